@@ -1,0 +1,51 @@
+# make demo   a small CNN on real images, its conv layers' learning predicted and observed
+# make test   the tests
+# make lint   ruff and mypy
+# Each sets itself up in .venv. Another interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+DEMO := results/demo
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := demo
+
+# The stamp is as old as the last complete installation; only pyproject.toml makes it stale,
+# since the packages themselves are installed in place.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  echo "naturalmodes needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is not:" \
+	       "`$(PYTHON) --version 2>&1`. Name another, as in: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' comes without venv or ensurepip, which set-up needs." \
+	       "On Debian and Ubuntu: apt install python3-venv. Or name another, as in:" \
+	       "make PYTHON=python3.12"; exit 1; }
+	@echo "== Set-up, 1 of 2: virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== Set-up, 2 of 2: packages (torch is large; the first time takes minutes)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@echo "== Study conv-modes, preset laptop, into $(DEMO)"
+	@$(BIN)/python -m studies run conv-modes --preset laptop --out $(DEMO)
+	@echo "== Done. Open $(DEMO)/report.html in a browser; the numbers are in $(DEMO)/summary.json"
+
+test: $(READY)
+	@echo "== Tests, 1 of 2: all of them, and the examples in the docstrings"
+	@$(BIN)/python -m pytest -n 2 tests --doctest-modules adaptive cnnbridge
+	@echo "== Tests, 2 of 2: the kernels once more as plain Python"
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/adaptive/test_filters.py
+
+lint: $(READY)
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find adaptive cnnbridge studies tests -name __pycache__ -type d -prune -exec rm -rf {} +
