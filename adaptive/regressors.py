@@ -1,0 +1,87 @@
+"""Regressors as a flat buffer and a hop: one layout for delay lines, channels and given vectors.
+
+A delay line of L taps over one channel reads L neighbouring samples and moves on by one; over C
+interleaved channels it reads L * C neighbours and moves on by C; given regressor vectors are read
+L at a time and moved on by L. So every kernel sees one thing, ``buffer[n * hop : n * hop + L]``,
+and no delay line is ever copied into an N x L matrix. Inside the buffer a delay line runs oldest
+sample first; ``order`` turns the public order (newest first, channel after channel) into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import ArrayLike
+
+from adaptive import _checks
+from adaptive._checks import Array
+
+
+@dataclass(frozen=True)
+class Regressors:
+    """N regressors of L taps read from a flat buffer. Built by :func:`regressors`."""
+
+    buffer: Array = field(repr=False)
+    hop: int
+    taps: int
+    samples: int
+    order: Array = field(repr=False)
+
+    @property
+    def rows(self) -> Array:
+        """(N, L) read-only view without a copy, taps in buffer order."""
+        step = self.buffer.itemsize
+        shape = (self.samples, self.taps)
+        return as_strided(self.buffer, shape, (self.hop * step, step), writeable=False)
+
+    def chunks(self, start: int = 0, size: int = 1 << 22) -> Iterator[tuple[slice, Array]]:
+        """Slices of samples and their regressors (n, L) in public order, about ``size`` entries."""
+        step = max(1, size // self.taps)
+        rows = self.rows
+        for n in range(start, self.samples, step):
+            part = slice(n, min(n + step, self.samples))
+            yield part, rows[part][:, self.order]
+
+
+def regressors(u: ArrayLike, taps: int | None = None, past: Array | None = None) -> Regressors:
+    """Check u and lay it out.
+
+    Parameters
+    ----------
+    u : with ``taps``: (N,) signal, or (N, C) channels, each with a delay line of ``taps``;
+        without: (N, L) regressors.
+    taps : taps per channel, or None.
+    past : (taps - 1, C) samples before u, oldest first; zeros when None.
+
+    Returns
+    -------
+    Regressors with L = taps * C, taps ordered newest first within a channel, channel by channel.
+
+    Raises
+    ------
+    TypeError, ValueError : u or taps of the wrong type or shape, empty, or not finite.
+    """
+    if taps is None:
+        U = _checks.array("u", u, ndim=(1, 2))
+        if U.ndim == 1:
+            raise ValueError(
+                f"u must be (N, L) regressors when taps is not given; got shape {U.shape}: "
+                "give taps= for a signal"
+            )
+        N, L = U.shape
+        return Regressors(np.ascontiguousarray(U).reshape(-1), L, L, N, np.arange(L))
+    length = _checks.count("taps", taps)
+    x = _checks.array("u", u, ndim=(1, 2))
+    channels = 1 if x.ndim == 1 else x.shape[1]
+    N = x.shape[0]
+    buffer = np.zeros((length - 1 + N, channels), x.dtype)
+    if past is not None:
+        buffer[: length - 1] = past
+    buffer[length - 1 :] = x.reshape(N, channels)
+    index = np.arange(length * channels).reshape(length, channels)
+    return Regressors(
+        buffer.reshape(-1), channels, length * channels, N, index[::-1].T.reshape(-1).copy()
+    )
