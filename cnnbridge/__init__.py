@@ -1,0 +1,58 @@
+"""A convolutional layer of a torch network as the LMS problem that it is.
+
+Each output channel of a conv layer is a linear combiner, and the patches under its kernel are the
+regressors. ``patch_autocorrelation`` and ``layer_problem`` turn a layer and its input into the
+second-order statistics that ``adaptive`` works on; ``predict_layer`` says how gradient descent
+will move the layer, ``observe_layer`` trains it in torch, and ``compare`` sets one against the
+other. ``capture`` records the input of a layer inside a network.
+
+Learning rates are in torch's own units: ``torch.optim.SGD`` on ``MSELoss(reduction="mean")``.
+
+>>> import torch
+>>> _ = torch.manual_seed(0)
+>>> conv = torch.nn.Conv2d(2, 3, 3)
+>>> x, target = torch.randn(8, 2, 9, 9).double(), torch.randn(8, 3, 7, 7).double()
+>>> prediction = predict_layer(conv, x, target, lr=0.5, steps=100)
+>>> observation = observe_layer(conv, x, target, lr=0.5, steps=100, basis=prediction)
+>>> compare(prediction, observation).max_mode_error < 1e-9
+True
+"""
+
+from cnnbridge.autocorrelation import patch_autocorrelation
+from cnnbridge.capture import Tape, capture
+from cnnbridge.compare import LayerComparison, compare
+from cnnbridge.observe import EdgeObservation, LayerObservation, bisect_edge, observe_layer
+from cnnbridge.patches import group_weights, output_size, taps_per_output, unfold_patches
+from cnnbridge.predict import LayerPrediction, predict_layer
+from cnnbridge.problem import (
+    LearningRateBounds,
+    layer_problem,
+    layer_problems,
+    learning_rate_bounds,
+    lr_from_mu,
+    mu_from_lr,
+)
+
+__all__ = [
+    "EdgeObservation",
+    "LayerComparison",
+    "LayerObservation",
+    "LayerPrediction",
+    "LearningRateBounds",
+    "Tape",
+    "bisect_edge",
+    "capture",
+    "compare",
+    "group_weights",
+    "layer_problem",
+    "layer_problems",
+    "learning_rate_bounds",
+    "lr_from_mu",
+    "mu_from_lr",
+    "observe_layer",
+    "output_size",
+    "patch_autocorrelation",
+    "predict_layer",
+    "taps_per_output",
+    "unfold_patches",
+]
