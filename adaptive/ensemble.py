@@ -110,8 +110,9 @@ def simulate(
             run = filters.run_rule(rule, lines, d, mu, w0=w0, record="all", **options)
             assert run.history is not None
             diverged += run.diverged_at is not None
-            square.add(np.abs(run.error) ** 2)
-            weights.add(run.history)
+            with np.errstate(over="ignore", invalid="ignore"):
+                square.add(np.abs(run.error) ** 2)
+                weights.add(run.history)
         return square, weights, diverged
 
     total = Moments.zero((steps,), np.dtype(float))

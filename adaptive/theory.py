@@ -80,7 +80,7 @@ def predict_lms(
         algorithm="lms",
         mu=mu,
         mse=mse,
-        weights=problem.w_o + modes.to_weights(mean),
+        weights=_mean_weights(problem, mean),
         modes=mean,
         J_min=J_min,
         emse=emse,
@@ -99,6 +99,14 @@ def _initial_error(problem: WienerProblem, w0: ArrayLike | None) -> Array:
         raise ValueError(f"w0 must have the shape of P, {problem.P.shape}; got {start.shape}")
     error: Array = start - problem.w_o
     return error
+
+
+def _mean_weights(problem: WienerProblem, mean: Array) -> Array:
+    """E[w(n)] from the mean modes; inf where a mode has overflowed, whatever the sign."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights: Array = problem.w_o + problem.modes.to_weights(mean)
+    weights[~np.isfinite(weights)] = np.inf
+    return weights
 
 
 def _misadjustment(emse: float, J_min: float) -> float:

@@ -12,7 +12,7 @@ def stacked_delay_lines(channels, taps):
     """Channel after channel, each newest first; channels is (N, C)."""
     N, C = np.shape(channels)
     lines = [delay_line([channels[n][c] for n in range(N)], taps) for c in range(C)]
-    return [sum((line[n] for line in lines), []) for n in range(N)]
+    return [[x for line in lines for x in line[n]] for n in range(N)]
 
 
 def lms(U, d, mu, w0=None):

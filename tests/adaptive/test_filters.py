@@ -1,4 +1,4 @@
-"""The kernels against plain Python, and the laws they obey. Runs once more with the JIT disabled."""
+"""The kernels against plain Python, and the laws they obey; run again without the JIT."""
 
 import numpy as np
 import pytest
