@@ -156,8 +156,9 @@ def observe_layer(
             f"got {len(basis.eigenvalues)} groups and {basis.w_star.shape}"
         )
 
-    weights = training.x.new_full((updates + 1, *shape), torch.nan)
-    losses = training.x.new_full((updates + 1,), torch.nan)
+    with torch.inference_mode(False):
+        weights = training.x.new_full((updates + 1, *shape), torch.nan)
+        losses = training.x.new_full((updates + 1,), torch.nan)
 
     def record(n: int, layer: nn.Conv2d, loss: torch.Tensor) -> bool:
         weights[n] = group_weights(layer, bias=training.bias).detach().view(shape)
@@ -322,10 +323,16 @@ class _Training:
         shape = (x.shape[0], conv.out_channels, *output_size(conv, *x.shape[2:]))
         target = _checks.target_like(target, shape)
         place = x.device if device is None else torch.device(device)
+        # autograd cannot keep tensors that were made in inference mode
+        with torch.inference_mode(False):
+            x, target = (
+                (t.clone() if t.is_inference() else t.detach()).to(place, dtype or x.dtype)
+                for t in (x, target)
+            )
         return cls(
             conv,
-            x.detach().to(place, dtype or x.dtype),
-            target.detach().to(place, dtype or x.dtype),
+            x,
+            target,
             _checks.momentum(momentum),
             _checks.nonnegative("weight_decay", weight_decay),
             with_bias,
@@ -337,9 +344,7 @@ class _Training:
         """Train; ``look(n, layer, loss)`` sees the weights of each step and may end it."""
         # the caller may be inside no_grad or inference_mode, and training must not notice
         with torch.inference_mode(False), torch.enable_grad():
-            x = self.x.clone() if self.x.is_inference() else self.x
-            target = self.target.clone() if self.target.is_inference() else self.target
-            layer = _copy(self.conv, x)
+            layer = _copy(self.conv, self.x)
             learned = [layer.weight]
             if layer.bias is not None:
                 layer.bias.requires_grad_(self.bias)
@@ -349,7 +354,7 @@ class _Training:
             )
             criterion = nn.MSELoss()
             for n in range(steps + 1):
-                loss = criterion(layer(x), target)
+                loss = criterion(layer(self.x), self.target)
                 if not look(n, layer, loss.detach()) or n == steps:
                     return
                 optimizer.zero_grad()

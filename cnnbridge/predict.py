@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from adaptive import WienerProblem
 from adaptive._checks import Array
 from cnnbridge import _checks
 from cnnbridge.patches import group_weights
@@ -36,10 +37,12 @@ class LayerPrediction:
     loss : (steps + 1,): ``MSELoss()`` at step n, without the weight-decay penalty.
     loss_min : the least MSE that any weights reach, J_min / M in torch's units.
     w_star : (M, L): the point where training would come to rest; the Wiener solution, or with
-        weight decay the ridge solution. Zero along modes that nothing moves.
+        weight decay the ridge solution. Zero along modes whose input power is zero up to rounding.
     eigenvalues : (G, L), ascending, of each group's R.
     eigenvectors : (G, L, L); column k of block g is mode k of group g.
     stationary : (G, L) bool: modes that neither input nor weight decay moves; they stay put.
+        (A mode whose power is lost in rounding, while its correlation with the target is not,
+        drifts at a constant rate, and is not among them.)
     roots : (2, G, L) complex: the two roots of each mode's recursion, the larger in modulus first.
         Without momentum they are 1 - lr h_k and 0.
     bounds : the learning rates at which this training is stable.
@@ -85,7 +88,7 @@ class LayerPrediction:
 
     @property
     def weights(self) -> Array:
-        """(steps + 1, M, L): the weights themselves, w_star + Q v."""
+        """(steps + 1, M, L): the weights themselves, w_star + Q v; not finite past overflow."""
         grouped = by_group(self.modes, len(self.eigenvalues))
         with np.errstate(over="ignore", invalid="ignore"):
             moved = np.matmul(grouped, self.eigenvectors.transpose(0, 2, 1))
@@ -160,20 +163,23 @@ def predict_layer(
     lam = np.where(silent, 0.0, eigenvalues)
     curvature = 2 * lam / M + decay
 
-    # along modes without input P is rounding: divided by a tiny decay it would make up weights
-    P = np.stack([p.modes.to_modes(p.P) for p in problems]) * ~silent[:, None]
-    ones = np.ones_like(lam)
-    wiener = P / np.where(silent, ones, lam)[:, None]
-    rest = 2 * P / M / np.where(curvature > 0, curvature, ones)[:, None]
+    # |P_k|^2 <= lambda_k E|d|^2: a power lost in rounding can still leave a correlation that is not
+    P = np.stack([p.modes.to_modes(p.P) for p in problems])
+    P[silent[:, None] & (np.abs(P) <= _rounding(problems)[:, None, None])] = 0
+    pull, still = 2 * P / M, (curvature == 0)[:, None]
+    wiener = np.where(silent[:, None], 0.0, P / np.where(silent, 1.0, lam)[:, None])
+    rest = np.where(still, 0.0, pull / np.where(still, 1.0, curvature[:, None]))
+    drift = np.where(still, pull, 0.0)
     w_star = np.matmul(rest, eigenvectors.transpose(0, 2, 1)).reshape(M, -1)
 
     w = group_weights(conv, bias=with_bias).detach().to("cpu", torch.float64).numpy()
     start = project(w.reshape(M, -1), w_star, eigenvectors)
-    path = _heavy_ball(by_group(start, conv.groups), curvature[:, None], rate, beta, updates)
+    path = _heavy_ball(by_group(start, conv.groups), curvature[:, None], drift, rate, beta, updates)
 
     loss_min = sum(p.J_min for p in problems) / M
     with np.errstate(over="ignore", invalid="ignore"):
         excess = np.einsum("ngmk,gk->n", (path + (rest - wiener)) ** 2, lam)
+    excess[np.isnan(excess)] = np.inf
     return LayerPrediction(
         learning_rate=rate,
         momentum=beta,
@@ -184,7 +190,7 @@ def predict_layer(
         w_star=w_star,
         eigenvalues=eigenvalues,
         eigenvectors=eigenvectors,
-        stationary=silent & (decay == 0),
+        stationary=still[:, 0] & ~drift.any(axis=1),
         roots=_roots(rate * curvature, beta),
         bounds=learning_rate_bounds(problems, M, momentum=beta, weight_decay=decay),
     )
@@ -202,7 +208,15 @@ def project(w: Array, w_star: Array, eigenvectors: Array) -> Array:
     return modes.reshape(w.shape)
 
 
-def _heavy_ball(v0: Array, curvature: Array, lr: float, beta: float, steps: int) -> Array:
+def _rounding(problems: tuple[WienerProblem, ...]) -> Array:
+    """(G,): correlations P_k this small are rounding of the sums that they came from."""
+    eps = 10 * problems[0].taps * np.finfo(float).eps
+    return np.array([eps * np.sqrt(p.modes.eigenvalues[-1] * p.d_power) for p in problems])
+
+
+def _heavy_ball(
+    v0: Array, curvature: Array, drift: Array, lr: float, beta: float, steps: int
+) -> Array:
     """(steps + 1, ...) trajectories of torch's SGD with its velocity starting at zero."""
     path = np.empty((steps + 1, *v0.shape))
     path[0] = v0
@@ -210,8 +224,10 @@ def _heavy_ball(v0: Array, curvature: Array, lr: float, beta: float, steps: int)
     # as increments, so that a mode with no curvature stays put exactly
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for n in range(steps):
-            moved = beta * moved - lr * curvature * path[n]
+            moved = beta * moved - lr * (curvature * path[n] - drift)
             path[n + 1] = path[n] + moved
+    # past overflow the increments cancel, inf - inf
+    path[np.isnan(path)] = np.inf
     return path
 
 

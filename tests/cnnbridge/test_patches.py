@@ -1,0 +1,180 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cnnbridge import (
+    group_weights,
+    output_size,
+    patch_autocorrelation,
+    taps_per_output,
+    unfold_patches,
+)
+from tests.cnnbridge import naive_patches as naive
+
+# torch's remark on its own cost for even kernels
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+
+MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def images(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+def oracle(x, conv, bias=False):
+    if conv.padding == "same":
+        padding = naive.same(conv.kernel_size, conv.dilation)
+    elif conv.padding == "valid":
+        padding = ((0, 0), (0, 0))
+    else:
+        padding = tuple((p, p) for p in conv.padding)
+    return naive.patches(
+        x.numpy(),
+        conv.kernel_size,
+        conv.stride,
+        conv.dilation,
+        padding,
+        conv.padding_mode,
+        conv.groups,
+        bias,
+    )
+
+
+def check(conv, x):
+    """Against the loops, and against the layer itself."""
+    conv = conv.double()
+    bias = conv.bias is not None
+    u = unfold_patches(x, conv, bias=bias)
+    expected = oracle(x, conv, bias)
+    np.testing.assert_array_equal(u.numpy(), expected)
+    y = conv(x)
+    ours = (group_weights(conv, bias=bias) @ u).reshape(y.shape)
+    torch.testing.assert_close(ours, y, rtol=1e-12, atol=1e-12)
+    assert tuple(y.shape[2:]) == output_size(conv, *x.shape[2:])
+    assert u.shape[2] == taps_per_output(conv, bias=bias)
+    R = patch_autocorrelation(x, conv, bias=bias)
+    assert R.shape == ((conv.groups,) if conv.groups > 1 else ()) + (u.shape[2],) * 2
+    R = R.reshape(conv.groups, u.shape[2], u.shape[2])
+    np.testing.assert_allclose(R, naive.autocorrelation(expected), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (2, 3), "stride": (2, 1), "padding": (0, 2)},
+        {"kernel_size": 2, "dilation": 2, "padding": 1, "bias": False},
+        {"kernel_size": 4, "padding": "same"},
+        {"kernel_size": (2, 3), "dilation": (3, 1), "padding": "same", "bias": False},
+        {"kernel_size": 3, "padding": "valid"},
+        {"kernel_size": 1},
+        {"kernel_size": 3, "padding": 1, "groups": 2},
+        {"kernel_size": 2, "stride": 3, "groups": 4, "padding": 1},
+    ],
+    ids=str,
+)
+def test_every_geometry_equals_the_loops(mode, settings):
+    check(nn.Conv2d(4, 4, padding_mode=mode, **settings), images(2, 4, 6, 5))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_geometry_equals_the_loops(data):
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    groups = data.draw(st.integers(1, 2))
+    kernel, stride, dilation = data.draw(pair), data.draw(pair), data.draw(pair)
+    numbers = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    padding = data.draw(st.one_of(numbers, st.sampled_from(["same", "valid"])))
+    assume(padding != "same" or stride == (1, 1))
+    conv = nn.Conv2d(
+        groups,
+        2 * groups,
+        kernel,
+        stride=stride,
+        dilation=dilation,
+        padding=padding,
+        groups=groups,
+        bias=data.draw(st.booleans()),
+        padding_mode=data.draw(st.sampled_from(MODES)),
+    )
+    size = data.draw(st.tuples(st.integers(2, 7), st.integers(2, 7)))
+    x = images(2, groups, *size)
+    try:
+        output_size(conv, *size)
+    except ValueError:
+        # what we refuse, torch refuses too
+        with pytest.raises(RuntimeError):
+            conv.double()(x)
+        return
+    check(conv, x)
+
+
+def test_patches_are_differentiable():
+    x = images(2, 2, 5, 5).requires_grad_()
+    conv = nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular").double()
+    assert torch.autograd.gradcheck(lambda x: unfold_patches(x, conv, bias=True), (x,))
+
+
+def test_the_bias_tap_of_a_layer_without_bias_is_zero():
+    weights = group_weights(nn.Conv2d(2, 4, 3, groups=2, bias=False), bias=True)
+    assert weights.shape == (2, 2, 10)
+    assert (weights[..., -1] == 0).all()
+
+
+def layer(**settings):
+    return nn.Conv2d(2, 3, 3, **settings)
+
+
+BAD = [
+    (nn.Linear(2, 3), images(1, 2, 5, 5), TypeError, "conv must be a torch.nn.Conv2d; got Linear"),
+    (layer(), np.zeros((1, 2, 5, 5)), TypeError, "x must be a torch.Tensor"),
+    (layer(), torch.ones(1, 2, 5, 5).int(), TypeError, "x must be a real floating-point tensor"),
+    (layer(), images(1, 2, 5, 5) * 1j, TypeError, "got torch.complex128"),
+    (layer(), images(2, 5, 5), ValueError, r"x must be 4-D .*; got shape \(2, 5, 5\)"),
+    (layer(), images(0, 2, 5, 5), ValueError, "x must not be empty"),
+    (layer(), images(1, 3, 5, 5), ValueError, "x must have the layer's 2 input channels on axis 1"),
+    (layer(), images(1, 2, 5, 5) / 0, ValueError, r"x must be finite; got .*inf at index \(0, 0,"),
+    (layer(), images(1, 2, 5, 5) * torch.nan, ValueError, "x must be finite; got nan"),
+    (layer(), images(1, 2, 5, 2), ValueError, "x must be at least as large as the layer's kernel"),
+    (
+        layer(padding=5, padding_mode="reflect"),
+        images(1, 2, 5, 5),
+        ValueError,
+        "x must be larger than the layer's reflect padding, 5 by 5; got images of 5 by 5",
+    ),
+    (
+        layer(padding=6, padding_mode="circular"),
+        images(1, 2, 5, 5),
+        ValueError,
+        "x must be larger than the layer's circular padding",
+    ),
+]
+
+
+@pytest.mark.parametrize("function", [unfold_patches, patch_autocorrelation])
+@pytest.mark.parametrize(("conv", "x", "error", "message"), BAD, ids=[b[3][:40] for b in BAD])
+def test_errors_name_the_argument(function, conv, x, error, message):
+    with pytest.raises(error, match=message):
+        function(x, conv)
+
+
+def test_a_lazy_layer_is_refused():
+    with warnings.catch_warnings():
+        # some versions of torch remark that lazy modules are new
+        warnings.simplefilter("ignore")
+        lazy = nn.LazyConv2d(3, 3)
+    with pytest.raises(ValueError, match="conv must know its shape"):
+        taps_per_output(lazy)
+
+
+def test_large_finite_values_are_not_taken_for_inf():
+    x = torch.full((1, 1, 3, 3), 3e38)
+    assert torch.isfinite(unfold_patches(x, nn.Conv2d(1, 1, 2))).all()
