@@ -219,13 +219,16 @@ def _heavy_ball(
 ) -> Array:
     """(steps + 1, ...) trajectories of torch's SGD with its velocity starting at zero."""
     path = np.empty((steps + 1, *v0.shape))
-    path[0] = v0
+    path[0] = 0
     moved = np.zeros_like(v0)
-    # as increments, so that a mode with no curvature stays put exactly
+    # as distances from the start: a mode without curvature stays put exactly, and a rest far away,
+    # as weak modes have it, does not swallow the small steps towards it
+    first = curvature * v0 - drift
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for n in range(steps):
-            moved = beta * moved - lr * (curvature * path[n] - drift)
+            moved = beta * moved - lr * (first + curvature * path[n])
             path[n + 1] = path[n] + moved
+        path += v0
     # past overflow the increments cancel, inf - inf
     path[np.isnan(path)] = np.inf
     return path

@@ -133,16 +133,20 @@ def test_singular_input_leaves_modes_where_they_are(weight_decay):
     assert compare(prediction, observation).max_mode_error < 1e-9
 
 
-def test_nearly_singular_input():
+@pytest.mark.parametrize(("momentum", "weight_decay"), SGD)
+@pytest.mark.parametrize("weak", [1e-5, 1e-7, 1e-8])
+def test_nearly_singular_input(weak, momentum, weight_decay):
+    """Two channels that hardly differ: eigenvalues on either side of what rounding can tell."""
     conv, x, target = layer("circular")
-    x = torch.cat([x[:, :1], x[:, :1] + 1e-7 * x[:, 1:]], 1)
-    prediction = predict_layer(conv, x, target, lr=0.2, steps=1000)
-    assert prediction.eigenvalues.max() / prediction.eigenvalues.min() > 1e13
-    observation = observe_layer(conv, x, target, lr=0.2, steps=1000, basis=prediction)
+    x = torch.cat([x[:, :1], x[:, :1] + weak * x[:, 1:]], 1)
+    sgd = {"lr": 0.1, "steps": 1000, "momentum": momentum, "weight_decay": weight_decay}
+    prediction = predict_layer(conv, x, target, **sgd)
+    assert prediction.eigenvalues.min() < 1e-10 * prediction.eigenvalues.max()
+    observation = observe_layer(conv, x, target, basis=prediction, **sgd)
     result = compare(prediction, observation)
     assert result.max_mode_error < 1e-9
-    # the initial error is huge along the weakest modes here; the distance moved is not
-    assert result.displacement_error.max() < 1e-9
+    # the initial error reaches 1e6 times the distance moved, and its last digit bounds this one
+    assert result.displacement_error.max() < 1e-8
 
 
 def test_a_bias_held_fixed():
