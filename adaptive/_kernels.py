@@ -1,28 +1,46 @@
 """Every compiled loop. No checks, no keywords; the caller allocates and has validated.
 
 Regressor n is ``x[n * hop : n * hop + L]`` (see ``regressors.py``), so a delay line needs no copy.
+Each recursive kernel returns -1, or the first n whose a priori error is not finite (N when only
+the last update overflowed); samples after it are not touched. ``history[r, m]`` receives output
+m's weights after r * every updates, counted from ``offset`` samples before this call.
+
 Fast-math flags are the ones that keep NaN and inf meaningful: a diverging run must be seen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from adaptive._checks import Array
 
-compiled: Any = njit(
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-    fastmath={"reassoc", "contract", "arcp", "nsz"},
-)
+KEEPS_NAN = {"reassoc", "contract", "arcp", "nsz"}
 
 
-@njit(cache=True, nogil=True)
-def _finite(e: Any) -> bool:
+def _compiled(fastmath: set[str] | bool) -> Callable[[Any], Any]:
+    """njit, cached on disk where there is a place to write, compiled at the first call."""
+
+    def decorate(function: Any) -> Any:
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the package's folder nor the user's cache is writable
+            return njit(**options)(function)
+
+    return decorate
+
+
+fast = _compiled(KEEPS_NAN)
+exact_order = _compiled(False)  # where the order of additions is itself the promise
+
+
+@exact_order
+def finite(e: Any) -> bool:
     """Whether a number is finite, said as a comparison.
 
     np.isfinite compiles to a test of e - e, which the flag that allows reassociation turns into 0:
@@ -31,15 +49,27 @@ def _finite(e: Any) -> bool:
     return abs(e.real) < np.inf and abs(e.imag) < np.inf
 
 
-@compiled
-def stochastic_gradient(
-    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array,
-    w: Array, error: Array, every: int, history: Array,
-) -> int:  # fmt: skip
-    """One output: y = w^H u, e = d - y, w <- keep w + step e* z. Returns the sample of divergence.
+def sign(e: Any) -> Any:
+    """Sign of a real number; of a complex one, the signs of its two parts."""
+    return np.sign(e.real) + 1j * np.sign(e.imag) if np.iscomplexobj(e) else np.sign(e)
 
-    ``step`` and ``keep`` hold one value or one per sample. Returns -1, or the first n whose error
-    is not finite (N when only the last update overflowed); samples after it are not touched.
+
+@overload(sign)
+def _compiled_sign(e):  # type: ignore[no-untyped-def]  # numba compares it with the lambdas
+    if isinstance(e, types.Complex):
+        return lambda e: np.sign(e.real) + 1j * np.sign(e.imag)
+    return lambda e: np.sign(e)
+
+
+@fast
+def stochastic_gradient(
+    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, signed: bool,
+    w: Array, error: Array, m: int, offset: int, every: int, history: Array,
+) -> int:  # fmt: skip
+    """One output: y = w^H u, e = d - y, w <- keep w + step z e*  (e* its sign when ``signed``).
+
+    ``z`` is the direction of the update: u for LMS, its sign for sign-data, and so on. ``step``
+    and ``keep`` hold one value or one per sample.
 
     The plain recursion is two passes over the weights per sample, dot product and update. Here the
     update of sample n - 1 and the dot product of sample n are one pass: half the memory traffic.
@@ -56,30 +86,28 @@ def stochastic_gradient(
         for k in range(L):
             w[k] = kept * w[k] + g * direction[k]
             y += np.conj(w[k]) * u[k]
-        if every > 0 and n % every == 0:
-            history[n // every, :, 0] = w
+        if every > 0 and (offset + n) % every == 0:
+            history[(offset + n) // every, m] = w
         e = d[n] - y
-        if not _finite(e):
+        if not finite(e):
             return n
         error[n] = e
         kept = keep[n] if keep.size > 1 else keep[0]
-        g = (step[n] if step.size > 1 else step[0]) * np.conj(e)
+        mu = step[n] if step.size > 1 else step[0]
+        g = w.dtype.type(mu * np.conj(sign(e) if signed else e))
         previous = now
     direction = z[previous : previous + L]
     for k in range(L):
         w[k] = kept * w[k] + g * direction[k]
-    for k in range(L):
-        if not _finite(w[k]):
-            return d.size
-    return -1
+    return -1 if _all_finite(w) else d.size
 
 
-@compiled
+@fast
 def stochastic_gradient_many(
-    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array,
-    w: Array, error: Array, every: int, history: Array,
+    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, signed: bool,
+    w: Array, error: Array, offset: int, every: int, history: Array,
 ) -> int:  # fmt: skip
-    """M outputs that share the regressor; w is (L, M) so that the inner loop runs over outputs."""
+    """M outputs that share the regressor: w is (L, M), d and error (N, M); inner loop over M."""
     L, M = w.shape
     g = np.zeros(M, w.dtype)
     y = np.zeros(M, w.dtype)
@@ -95,31 +123,229 @@ def stochastic_gradient_many(
             for m in range(M):
                 row[m] = kept * row[m] + g[m] * direction
                 y[m] += np.conj(row[m]) * u
-        if every > 0 and n % every == 0:
-            history[n // every] = w
+        if every > 0 and (offset + n) % every == 0:
+            history[(offset + n) // every] = w.T
         kept = keep[n] if keep.size > 1 else keep[0]
         mu = step[n] if step.size > 1 else step[0]
         for m in range(M):
             e = d[n, m] - y[m]
-            if not _finite(e):
+            if not finite(e):
                 return n
-            g[m] = mu * np.conj(e)
+            g[m] = mu * np.conj(sign(e) if signed else e)
             error[n, m] = e
         previous = now
-    finite = True
+    all_finite = True
     for k in range(L):
         for m in range(M):
             w[k, m] = kept * w[k, m] + g[m] * z[previous + k]
-            finite &= _finite(w[k, m])
-    return -1 if finite else d.shape[0]
+            all_finite &= finite(w[k, m])
+    return -1 if all_finite else d.shape[0]
 
 
-@njit(cache=True, nogil=True)  # no fast math: the order of additions is the promise
+@fast
+def momentum(
+    x: Array, hop: int, d: Array, step: Array, beta: float,
+    w: Array, v: Array, error: Array, m: int, offset: int, every: int, history: Array,
+) -> int:  # fmt: skip
+    """Heavy ball: v <- beta v + step u e*, w <- w + v."""
+    L = w.size
+    for n in range(d.size):
+        u = x[n * hop : n * hop + L]
+        if every > 0 and (offset + n) % every == 0:
+            history[(offset + n) // every, m] = w
+        y = w.dtype.type(0)
+        for k in range(L):
+            y += np.conj(w[k]) * u[k]
+        e = d[n] - y
+        if not finite(e):
+            return n
+        error[n] = e
+        g = w.dtype.type((step[n] if step.size > 1 else step[0]) * np.conj(e))
+        for k in range(L):
+            v[k] = beta * v[k] + g * u[k]
+            w[k] += v[k]
+    return -1 if _all_finite(w) else d.size
+
+
+@fast
+def block(
+    x: Array, hop: int, d: Array, step: Array, size: int,
+    w: Array, gradient: Array, error: Array, m: int, offset: int, every: int, history: Array,
+    phase: int,
+) -> int:  # fmt: skip
+    """Block LMS: w <- w + step (mean of u e* over the block); ``phase``: samples already in it."""
+    L = w.size
+    for n in range(d.size):
+        u = x[n * hop : n * hop + L]
+        if every > 0 and (offset + n) % every == 0:
+            history[(offset + n) // every, m] = w
+        y = w.dtype.type(0)
+        for k in range(L):
+            y += np.conj(w[k]) * u[k]
+        e = d[n] - y
+        if not finite(e):
+            return n
+        error[n] = e
+        g = np.conj(e)
+        for k in range(L):
+            gradient[k] += g * u[k]
+        if (phase + n + 1) % size == 0:
+            mu = (step[n] if step.size > 1 else step[0]) / size
+            for k in range(L):
+                w[k] += w.dtype.type(mu) * gradient[k]
+                gradient[k] = 0
+    return -1 if _all_finite(w) else d.size
+
+
+@fast
+def affine_projection(
+    x: Array, hop: int, d: Array, step: Array, order: int, eps: float,
+    w: Array, error: Array, offset: int, every: int, history: Array,
+) -> int:  # fmt: skip
+    """w <- w + step U (U^H U + eps I)^-1 e*, with U = [u(n) .. u(n - order + 1)] and its errors e.
+
+    ``x`` and ``d`` (M, N + order - 1) begin ``order - 1`` regressors early.
+    """
+    M, L = w.shape
+    N = d.shape[1] - (order - 1)
+    U = np.zeros((order, L), w.dtype)
+    e = np.zeros((order, M), w.dtype)
+    G = np.zeros((order, order), w.dtype)
+    for n in range(N):
+        for i in range(order):
+            at = n + order - 1 - i
+            U[i] = x[at * hop : at * hop + L]
+            for m in range(M):
+                y = w.dtype.type(0)
+                for k in range(L):
+                    y += np.conj(w[m, k]) * U[i, k]
+                e[i, m] = d[m, at] - y
+        if every > 0 and (offset + n) % every == 0:
+            history[(offset + n) // every] = w
+        for m in range(M):
+            if not finite(e[0, m]):
+                return n
+        for m in range(M):
+            error[m, n] = e[0, m]
+        for i in range(order):
+            for j in range(order):
+                total = w.dtype.type(0)
+                for k in range(L):
+                    total += np.conj(U[i, k]) * U[j, k]
+                G[i, j] = total + w.dtype.type(eps if i == j else 0.0)
+        mu = step[n] if step.size > 1 else step[0]
+        # (U^H U + eps I) a = e*; a direction without power takes no part
+        a = _solve_positive(G, np.conj(e))
+        for m in range(M):
+            for i in range(order):
+                g = w.dtype.type(mu * a[i, m])
+                for k in range(L):
+                    w[m, k] += g * U[i, k]
+    for m in range(M):
+        if not _all_finite(w[m]):
+            return N
+    return -1
+
+
+@exact_order
+def _solve_positive(G: Array, b: Array) -> Array:
+    """Solve G a = b, G Hermitian semidefinite, by LDL^H; pivots lost to rounding give zero."""
+    n, M = b.shape
+    A = G.copy()
+    a = b.copy()
+    largest = 0.0
+    for i in range(n):
+        largest = max(largest, A[i, i].real)
+    threshold = largest * n * np.finfo(A[0, 0].real).eps
+    for i in range(n):
+        pivot = A[i, i].real
+        if pivot <= threshold:
+            A[i, i] = 0
+            continue
+        for r in range(i + 1, n):
+            f = A[r, i] / pivot
+            for c in range(i + 1, n):
+                A[r, c] -= f * A[i, c]
+            for m in range(M):
+                a[r, m] -= f * a[i, m]
+    for i in range(n - 1, -1, -1):
+        pivot = A[i, i].real
+        for m in range(M):
+            if pivot == 0:
+                a[i, m] = 0
+                continue
+            total = a[i, m]
+            for c in range(i + 1, n):
+                total -= A[i, c] * a[c, m]
+            a[i, m] = total / pivot
+    return a
+
+
+@fast
+def recursive_least_squares(
+    x: Array, hop: int, d: Array, forgetting: float, ceiling: float,
+    w: Array, V: Array, D: Array, error: Array, offset: int, every: int, history: Array,
+) -> int:  # fmt: skip
+    """RLS with the inverse correlation kept as P = V diag(D) V^H, V unit upper triangular.
+
+    Bierman's measurement update (Factorization Methods for Discrete Sequential Estimation, 1977):
+    P stays Hermitian and positive by construction, so rounding cannot drive it unstable as it does
+    the textbook's P <- (P - k u^H P) / lambda. O(L^2) per sample. ``V`` is held transposed, so
+    that inner loops run over neighbours. D above ``ceiling`` (directions not excited for very
+    long) is held there, against overflow.
+    """
+    M, L = w.shape
+    f = np.zeros(L, w.dtype)
+    k = np.zeros(L, w.dtype)
+    for n in range(d.shape[1]):
+        u = x[n * hop : n * hop + L]
+        if every > 0 and (offset + n) % every == 0:
+            history[(offset + n) // every] = w
+        for m in range(M):
+            y = w.dtype.type(0)
+            for i in range(L):
+                y += np.conj(w[m, i]) * u[i]
+            e = d[m, n] - y
+            if not finite(e):
+                return n
+            error[m, n] = e
+        # f = V^H u
+        for j in range(L):
+            total = u[j]
+            row = V[j]
+            for i in range(j):
+                total += np.conj(row[i]) * u[i]
+            f[j] = total
+        alpha = D.dtype.type(forgetting)
+        for j in range(L):
+            g = D[j] * f[j]
+            before = alpha
+            alpha = before + (np.conj(f[j]) * g).real
+            if alpha > 0:
+                D[j] = min(D[j] * before / (alpha * forgetting), D.dtype.type(ceiling))
+            p = -np.conj(f[j]) / before
+            row = V[j]
+            for i in range(j):
+                old = row[i]
+                row[i] = old + k[i] * p
+                k[i] += g * old
+            k[j] = g
+        for m in range(M):
+            scale = np.conj(error[m, n]) / alpha
+            for i in range(L):
+                w[m, i] += k[i] * scale
+    for m in range(M):
+        if not _all_finite(w[m]):
+            return d.shape[1]
+    return -1
+
+
+@exact_order
 def sliding_power(energy: Array, taps: int, phase: int, power: Array) -> None:
     """power[n] = energy[n] + ... + energy[n + taps - 1], in O(1) per sample and without drift.
 
     A running sum that adds the newest and subtracts the oldest loses all digits when a loud
-    signal falls silent. Here blocks of ``taps`` end at absolute sample numbers divisible by
+    signal falls silent. Here blocks of ``taps`` begin at absolute sample numbers divisible by
     ``taps``, and each window is the tail of one block plus the head of the next: only additions,
     and the same rounding however a stream is split (``phase``: the first output's sample number
     modulo ``taps``).
@@ -129,14 +355,13 @@ def sliding_power(energy: Array, taps: int, phase: int, power: Array) -> None:
     head_start = taps - 1 - phase  # where in `energy` the block of output 0 begins
     while n < N:
         end = min(n + taps - phase, N)
-        # head: samples of the newest block, from its beginning
         head = energy.dtype.type(0)
         for i in range(head_start, n + taps - 1):
             head += energy[i]
         for i in range(n, end):
             head += energy[i + taps - 1]
             power[i] = head
-        # tail: what the windows still cover of the block before, summed from its end
+        # what the windows still cover of the block before, summed from its end
         tail = energy.dtype.type(0)
         for i in range(head_start - 1, n - 1, -1):
             tail += energy[i]
@@ -145,3 +370,47 @@ def sliding_power(energy: Array, taps: int, phase: int, power: Array) -> None:
         n = end
         head_start = n + taps - 1
         phase = 0
+
+
+@fast
+def block_errors(
+    newest: Array, oldest: Array, r: Array, step: Array, error: Array, g: Array
+) -> int:  # fmt: skip
+    """Turn the errors of frozen weights into LMS's own a priori errors, inside one block.
+
+    e_i = d_i - u_i^T w - sum_{j<i} g_j r_ij with g_j = step_j e_j and r_ij = u_i^T u_j. On entry
+    ``error`` holds d_i - u_i^T w and r[l] = u_l^T u_0. Along a diagonal r changes by the sample
+    that enters and the one that leaves, O(1) per lag and sample:
+    r_i[l] = r_{i-1}[l] + newest_i newest_{i-l} - oldest_i oldest_{i-l}.
+    ``newest`` and ``oldest`` are stored reversed so that neighbours in l are neighbours in memory;
+    ``g`` likewise: entry B - 1 - j belongs to sample j.
+    """
+    B = error.size
+    for i in range(B):
+        e = error[i]
+        here = B - 1 - i
+        a = newest[here]
+        b = oldest[here]
+        # lags l = 1 .. i - 1 move on from the sample before; lag i enters with its first value
+        new = newest[here + 1 : here + i]
+        old = oldest[here + 1 : here + i]
+        gains = g[here + 1 : here + i]
+        lags = r[1:i]
+        for k in range(i - 1):
+            lags[k] += a * new[k] - b * old[k]
+            e -= gains[k] * lags[k]
+        if i > 0:
+            e -= g[B - 1] * r[i]
+        if not finite(e):
+            return i
+        error[i] = e
+        g[here] = (step[i] if step.size > 1 else step[0]) * e
+    return -1
+
+
+@exact_order
+def _all_finite(w: Array) -> bool:
+    for k in range(w.size):  # noqa: SIM110  a loop compiles, a generator does not
+        if not finite(w[k]):
+            return False
+    return True

@@ -6,16 +6,30 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, filters
+from adaptive import _checks, streaming
 from adaptive._checks import Array
 from adaptive.results import Ensemble
 from adaptive.signals import Scenario
 
 RUNS_PER_TASK = 32
+
+ALGORITHMS: dict[str, type[streaming.AdaptiveFilter]] = {
+    "lms": streaming.LMS,
+    "nlms": streaming.NLMS,
+    "leaky_lms": streaming.LeakyLMS,
+    "sign_error_lms": streaming.SignErrorLMS,
+    "sign_data_lms": streaming.SignDataLMS,
+    "sign_sign_lms": streaming.SignSignLMS,
+    "momentum_lms": streaming.MomentumLMS,
+    "block_lms": streaming.BlockLMS,
+    "power_normalized_lms": streaming.PowerNormalizedLMS,
+    "affine_projection": streaming.AffineProjection,
+}
 
 
 @dataclass
@@ -60,7 +74,7 @@ def simulate(
     algorithm: str = "lms",
     w0: ArrayLike | None = None,
     threads: int | None = None,
-    **options: float,
+    **options: Any,
 ) -> Ensemble:
     """Run an algorithm many times on fresh draws of a scenario, and average.
 
@@ -72,7 +86,7 @@ def simulate(
     runs : number of runs, at least 2.
     seed : of the SeedSequence from which each run takes a child, so that run i is the same whatever
         the number of runs and threads.
-    algorithm : "lms" or "nlms".
+    algorithm : name of the algorithm's function, one of ``ALGORITHMS``.
     threads : None uses every core.
 
     Returns
@@ -91,14 +105,15 @@ def simulate(
     >>> ensemble.mse.shape, ensemble.mean_weights.shape
     ((100,), (101, 2))
     """
-    _checks.choice("algorithm", algorithm, tuple(filters.STEP_RULES))
+    _checks.choice("algorithm", algorithm, tuple(ALGORITHMS))
     mu = _checks.positive("mu", mu)
     steps = _checks.count("steps", steps)
     runs = _checks.count("runs", runs, least=2)
     seed = _checks.count("seed", seed, least=0)
     workers = _checks.count("threads", threads or os.cpu_count() or 1)
-    rule = filters.STEP_RULES[algorithm]
     taps = scenario.problem.taps
+    if algorithm == "nlms":
+        options.setdefault("eps", 1e-6 * float(np.trace(scenario.problem.R).real))
 
     def task(first: int) -> tuple[Moments, Moments, int]:
         square = Moments.zero((steps,), np.dtype(float))
@@ -107,7 +122,7 @@ def simulate(
         for i in range(first, min(first + RUNS_PER_TASK, runs)):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
             lines, d = scenario.draw(rng, steps)
-            run = filters.run_rule(rule, lines, d, mu, w0=w0, record="all", **options)
+            run = ALGORITHMS[algorithm](mu=mu, w0=w0, **options).run_lines(lines, d, "all")
             assert run.history is not None
             diverged += run.diverged_at is not None
             with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""LMS and its family as functions: check, run, wrap.
+"""LMS and its family as functions: each runs its streaming filter once over the whole signal.
 
 Conventions, once for all of them: w(n+1) = w(n) + mu(n) u(n) e*(n) (Haykin, Sayed; Widrow writes
 2 mu), e(n) = d(n) - w(n)^H u(n) is the a priori error, and taps run newest sample first. Several
@@ -7,19 +7,13 @@ channels stack channel by channel. float32 stays float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, _kernels
-from adaptive._checks import Array
-from adaptive.regressors import Regressors, regressors
+from adaptive import streaming
+from adaptive.regressors import regressors
 from adaptive.results import FilterRun
-
-StepSize = float | ArrayLike | Callable[[int], float]
-Record = int | Literal["all", "last"]
+from adaptive.streaming import AdaptiveFilter, Record, StepSize
 
 
 def lms(
@@ -63,8 +57,7 @@ def lms(
     >>> lms(u, d, mu=0.05, taps=2).weights.round(6).tolist()
     [1.0, -0.5]
     """
-    lines, desired = _inputs(u, d, taps)
-    return run_rule(_lms_rule, lines, desired, mu, w0=w0, record=record)
+    return _once(streaming.LMS(mu=mu, taps=taps, w0=w0), u, d, record)
 
 
 def nlms(
@@ -91,7 +84,7 @@ def nlms(
 
     Raises
     ------
-    TypeError, ValueError : as :func:`lms`; also eps < 0, and an all-zero u without ``eps``.
+    TypeError, ValueError : as :func:`lms`; eps < 0, silence without eps.
 
     Notes
     -----
@@ -104,139 +97,478 @@ def nlms(
     >>> nlms(1e6 * u, d, mu=0.5, taps=2).weights.round(12).tolist()
     [1e-06, -5e-07]
     """
-    lines, desired = _inputs(u, d, taps)
-    return run_rule(_nlms_rule, lines, desired, mu, w0=w0, record=record, eps=eps)
+    eps = _regularisation("eps", eps, 1e-6, u, taps, whole=True)
+    return _once(streaming.NLMS(mu=mu, eps=eps, taps=taps, w0=w0), u, d, record)
 
 
-def _lms_rule(lines: Regressors, mu: Array) -> Array:
-    """LMS takes the step size as it is."""
-    return mu
-
-
-def _nlms_rule(lines: Regressors, mu: Array, eps: float | None = None) -> Array:
-    """NLMS is LMS with the step size mu / (eps + |u(n)|^2)."""
-    power = _power(lines)
-    if eps is None:
-        floor = 1e-6 * float(power.mean(dtype=np.float64))
-        if floor == 0:
-            raise ValueError(
-                "u must not be all zero for nlms, whose default eps is a part of the input's "
-                "power; got silence: give eps= a positive value"
-            )
-    else:
-        floor = _checks.nonnegative("eps", eps)
-    denominator = power + power.dtype.type(floor)
-    # no power, no direction: the update is zero there whatever the step size
-    silent = denominator == 0
-    denominator[silent] = 1
-    return np.where(silent, 0, mu / denominator)
-
-
-STEP_RULES: dict[str, Callable[..., Array]] = {"lms": _lms_rule, "nlms": _nlms_rule}
-
-
-def _inputs(u: ArrayLike, d: ArrayLike, taps: int | None) -> tuple[Regressors, Array]:
-    """Regressors and desired response, checked and of one dtype."""
-    desired = _checks.array("d", d, ndim=(1, 2))
-    signal = np.asarray(u)
-    if signal.dtype.type in _checks.FLOATS:
-        signal = signal.astype(np.result_type(signal, desired), copy=False)
-    lines = regressors(signal, taps)
-    if desired.shape[0] != lines.samples:
-        raise ValueError(
-            f"d must have as many samples as u, {lines.samples}; got shape {desired.shape}"
-        )
-    return lines, desired.astype(lines.buffer.dtype, copy=False)
-
-
-def _step_sizes(mu: StepSize, lines: Regressors) -> Array:
-    """One step size, or one per sample, in the real dtype of the run."""
-    real = lines.buffer.real.dtype
-    if callable(mu):
-        mu = np.array([mu(n) for n in range(lines.samples)], dtype=float)
-    if np.ndim(mu) == 0:  # type: ignore[arg-type]
-        return np.array([_checks.positive("mu", mu)], dtype=real)  # type: ignore[arg-type]
-    steps = _checks.array("mu", mu, ndim=(1,))  # type: ignore[arg-type]
-    if steps.size != lines.samples:
-        raise ValueError(
-            f"mu must be a number or hold one per sample, {lines.samples}; got shape {steps.shape}"
-        )
-    if not np.all(steps > 0):
-        raise ValueError(f"mu must be positive; got {steps[~(steps > 0)][0]}")
-    return steps.astype(real)
-
-
-def _power(lines: Regressors) -> Array:
-    """|u(n)|^2 for every regressor, shape (N,)."""
-    squares = np.abs(lines.buffer) ** 2
-    energy = squares.reshape(-1, lines.hop).sum(axis=1)
-    power = np.empty(lines.samples, energy.dtype)
-    _kernels.sliding_power(energy, lines.taps // lines.hop, 0, power)
-    return power
-
-
-def run_rule(
-    rule: Callable[..., Array],
-    lines: Regressors,
-    d: Array,
-    mu: StepSize,
+def leaky_lms(
+    u: ArrayLike,
+    d: ArrayLike,
     *,
+    mu: StepSize,
+    leakage: float,
+    taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
-    **options: float | None,
 ) -> FilterRun:
-    """Run checked regressors through the stochastic-gradient kernel with one algorithm's steps."""
-    step = rule(lines, _step_sizes(mu, lines), **options)
-    N, L = lines.samples, lines.taps
-    outputs = d.reshape(N, -1)
-    M = outputs.shape[1]
-    shape = (L,) if d.ndim == 1 else (M, L)
-    w = np.zeros((L, M), d.dtype)
-    if w0 is not None:
-        start = _checks.array("w0", w0, ndim=(len(shape),))
-        if start.shape != shape:
-            raise ValueError(f"w0 must have shape {shape}; got {start.shape}")
-        if np.iscomplexobj(start) and not np.iscomplexobj(d):
-            raise TypeError("w0 must be real where u and d are real; got complex weights")
-        w[lines.order] = start.reshape(M, L).T
-    every = _every(record)
-    history = np.full((N // every + 1 if every else 0, L, M), np.nan, d.dtype)
-    error = np.full((N, M), np.nan, d.dtype)
-    keep = np.ones(1, step.dtype)
-    x = lines.buffer
-    with np.errstate(over="ignore", invalid="ignore"):  # divergence is a result, not a warning
-        if M == 1:
-            column = w[:, 0].copy()
-            stop = _kernels.stochastic_gradient(
-                x, x, lines.hop, outputs[:, 0], step, keep, column, error[:, 0], every, history
-            )
-            w[:, 0] = column
-        else:
-            stop = _kernels.stochastic_gradient_many(
-                x, x, lines.hop, outputs, step, keep, w, error, every, history
-            )
-    if stop >= 0:
-        error[stop:] = np.nan  # also outputs that were still finite at that sample
-    if every and N % every == 0 and stop in (-1, N):
-        history[-1] = w
-    weights = w[lines.order].T.reshape(shape)
-    past = history[:, lines.order].transpose(0, 2, 1).reshape(-1, *shape) if every else None
-    e = error.reshape(d.shape)
-    return FilterRun(
-        error=e,
-        output=d - e,
-        weights=weights.copy(),
-        diverged_at=None if stop < 0 else int(stop),
-        history=past,
+    """Leaky LMS: w(n+1) = (1 - mu leakage) w(n) + mu u(n) e*(n).
+
+    LMS on R + leakage I: the weights settle at (R + leakage I)^-1 P, and directions without input
+    decay to zero instead of drifting. In a network: weight decay.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`.
+    leakage : in units of input power, zero or positive.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`; leakage < 0.
+
+    Notes
+    -----
+    Sayed, Fundamentals of Adaptive Filtering, leaky LMS.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(20000)
+    >>> leaky_lms(u, u, mu=0.01, leakage=1.0, taps=1).weights.round(1).tolist()
+    [0.5]
+    """
+    filter_ = streaming.LeakyLMS(mu=mu, leakage=leakage, taps=taps, w0=w0)
+    return _once(filter_, u, d, record)
+
+
+def sign_error_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Sign-error LMS: w(n+1) = w(n) + mu u(n) sign(e*(n)).
+
+    Robust against impulsive noise: one sample moves the weights by mu |u| at most. Of a
+    complex error the signs of both parts are taken. In a network: the absolute-error loss.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`.
+
+    Notes
+    -----
+    Sayed, Fundamentals of Adaptive Filtering, sign-error LMS.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(20000)
+    >>> d = np.convolve(u, [1.0, -0.5])[:20000]
+    >>> sign_error_lms(u, d, mu=0.001, taps=2).weights.round(1).tolist()
+    [1.0, -0.5]
+    """
+    return _once(streaming.SignErrorLMS(mu=mu, taps=taps, w0=w0), u, d, record)
+
+
+def sign_data_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Sign-data LMS: w(n+1) = w(n) + mu sign(u(n)) e*(n).
+
+    Needs no multiplication by the data where mu is a power of two. For some inputs it diverges
+    at every step size (Sethares et al. 1988): see ``diverged_at``.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`.
+
+    Notes
+    -----
+    Haykin, Adaptive Filter Theory; Sethares, Mareels, Anderson, Johnson, Bitmead 1988.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(20000)
+    >>> d = np.convolve(u, [1.0, -0.5])[:20000]
+    >>> sign_data_lms(u, d, mu=0.001, taps=2).weights.round(1).tolist()
+    [1.0, -0.5]
+    """
+    return _once(streaming.SignDataLMS(mu=mu, taps=taps, w0=w0), u, d, record)
+
+
+def sign_sign_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Sign-sign LMS: w(n+1) = w(n) + mu sign(u(n)) sign(e*(n)).
+
+    Every weight moves by mu at every sample; the rule of the ITU's ADPCM coders. In a network:
+    sign-SGD on the absolute error.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`.
+
+    Notes
+    -----
+    Lucky 1966; ITU-T G.726.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(20000)
+    >>> d = np.convolve(u, [1.0, -0.5])[:20000]
+    >>> sign_sign_lms(u, d, mu=0.001, taps=2).weights.round(1).tolist()
+    [1.0, -0.5]
+    """
+    return _once(streaming.SignSignLMS(mu=mu, taps=taps, w0=w0), u, d, record)
+
+
+def momentum_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    momentum: float,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """LMS with momentum (heavy ball): w(n+1) = w(n) + mu u(n) e*(n) + momentum (w(n) - w(n-1)).
+
+    What torch.optim.SGD(momentum=) does with one sample at a time; no dampening, w(-1) = w(0).
+    Slow modes learn 1 / (1 - momentum) times as fast.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`. A varying mu scales the new gradient only.
+    momentum : in [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`; momentum outside [0, 1).
+
+    Notes
+    -----
+    Polyak 1964; Roy and Shynk 1990 for LMS.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(2000)
+    >>> d = np.convolve(u, [1.0, -0.5])[:2000]
+    >>> momentum_lms(u, d, mu=0.01, momentum=0.8, taps=2).weights.round(6).tolist()
+    [1.0, -0.5]
+    """
+    filter_ = streaming.MomentumLMS(mu=mu, momentum=momentum, taps=taps, w0=w0)
+    return _once(filter_, u, d, record)
+
+
+def block_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    block: int,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Block LMS: after every ``block`` samples, w <- w + mu mean of u(n) e*(n) over the block.
+
+    The mean, not the sum, so that mu keeps its scale whatever the block. In a network: mini-batch
+    SGD.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`. A varying mu is read at a block's last sample;
+        samples after the last whole block update nothing.
+    block : samples per update.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`; block < 1.
+
+    Notes
+    -----
+    Clark, Mitra and Parker 1981.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(4000)
+    >>> d = np.convolve(u, [1.0, -0.5])[:4000]
+    >>> block_lms(u, d, mu=0.5, block=8, taps=2).weights.round(6).tolist()
+    [1.0, -0.5]
+    """
+    return _once(streaming.BlockLMS(mu=mu, block=block, taps=taps, w0=w0), u, d, record)
+
+
+def power_normalized_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    eps: float | None = None,
+    forgetting: float = 0.99,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Power-normalised LMS: w_k(n+1) = w_k(n) + mu u_k(n) e*(n) / (eps + p_k(n)).
+
+    p_k(n) is the mean of |u_k|^2 over the samples so far, the latest weighted most:
+    p(n) = sum_j forgetting^j |u(n-j)|^2 / sum_j forgetting^j. It pays where taps or channels differ
+    in power. In a network: BatchNorm's channel-wise scaling; Adam's second moment, of the input.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`; mu < 2 / L is safe for slow forgetting.
+    eps : in units of |u_k|^2; None takes 1e-6 of the mean.
+    forgetting : in [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`; eps < 0, forgetting outside [0, 1), silence without eps.
+
+    Notes
+    -----
+    Haykin, Adaptive Filter Theory, self-orthogonalising filters.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal((2000, 2)) * [1.0, 100.0]
+    >>> d = u @ [1.0, -0.5]
+    >>> power_normalized_lms(u, d, mu=0.1).weights.round(6).tolist()
+    [1.0, -0.5]
+    """
+    eps = _regularisation("eps", eps, 1e-6, u, taps)
+    filter_ = streaming.PowerNormalizedLMS(mu=mu, eps=eps, forgetting=forgetting, taps=taps, w0=w0)
+    return _once(filter_, u, d, record)
+
+
+def transform_domain_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    taps: int,
+    eps: float | None = None,
+    forgetting: float = 0.99,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Transform-domain LMS: power-normalised LMS on the orthonormal DCT-II of each delay line.
+
+    The DCT nearly diagonalises R of correlated signals, so that normalising each bin's power
+    nearly whitens. Weights are given in the time domain.
+
+    Parameters
+    ----------
+    u : (N,) signal or (N, C) channels.
+    d, mu, taps, eps, forgetting, w0, record : as in :func:`power_normalized_lms`.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`power_normalized_lms`.
+
+    Notes
+    -----
+    Narayan, Peterson and Narasimha 1983.
+
+    Examples
+    --------
+    >>> u = np.cumsum(np.random.default_rng(0).standard_normal(4000))  # a spread of thousands
+    >>> d = np.convolve(u, [1.0, -0.5, 0.25])[:4000]
+    >>> transform_domain_lms(u, d, mu=0.2, taps=3).weights.round(3).tolist()
+    [1.0, -0.5, 0.25]
+    """
+    eps = _regularisation("eps", eps, 1e-6, u, taps)
+    filter_ = streaming.TransformDomainLMS(mu=mu, eps=eps, forgetting=forgetting, taps=taps, w0=w0)
+    return _once(filter_, u, d, record)
+
+
+def affine_projection(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    order: int,
+    eps: float | None = None,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Affine projection: w(n+1) = w(n) + mu U (U^H U + eps I)^-1 e*, U = [u(n) .. u(n-order+1)].
+
+    e holds the a priori errors of the last ``order`` samples. Order 1 is NLMS. In a network:
+    a step of the Kaczmarz kind on the last few examples together.
+
+    Parameters
+    ----------
+    u, d, mu, taps, w0, record : as in :func:`lms`; 0 < mu < 2.
+    order : number of regressors projected on, 1 to about L.
+    eps : in units of |u|^2; None takes 1e-6 of its mean.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`; order < 1, eps < 0, silence without eps.
+
+    Notes
+    -----
+    Ozeki and Umeda 1984; Haykin, Adaptive Filter Theory. O(order^2 L) per sample.
+
+    Examples
+    --------
+    >>> u = np.cumsum(np.random.default_rng(0).standard_normal(400))
+    >>> d = np.convolve(u, [1.0, -0.5, 0.25])[:400]
+    >>> affine_projection(u, d, mu=1.0, order=3, taps=3).weights.round(4).tolist()
+    [1.0, -0.5, 0.25]
+    """
+    eps = _regularisation("eps", eps, 1e-6, u, taps, whole=True)
+    filter_ = streaming.AffineProjection(mu=mu, order=order, eps=eps, taps=taps, w0=w0)
+    return _once(filter_, u, d, record)
+
+
+def rls(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    forgetting: float = 1.0,
+    delta: float | None = None,
+    taps: int | None = None,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Recursive least squares, in a form that rounding cannot destabilise.
+
+    After n samples w minimises sum_i forgetting^(n-i) |e_i|^2 + delta forgetting^n |w - w0|^2.
+    The inverse correlation matrix is kept in factors (Bierman's update), so it stays positive.
+    In a network: full whitening of a layer's input.
+
+    Parameters
+    ----------
+    u, d, taps, w0, record : as in :func:`lms`.
+    forgetting : in (0, 1]; 1 never forgets.
+    delta : initial regularisation in units of input power; None takes 1e-2 of the mean |u_k|^2.
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`; forgetting outside (0, 1], delta <= 0, silence without
+        delta.
+
+    Notes
+    -----
+    Haykin, Adaptive Filter Theory, RLS; Bierman 1977 for the factors. O(L^2) per sample.
+
+    Examples
+    --------
+    >>> u = np.cumsum(np.random.default_rng(0).standard_normal(400))
+    >>> d = np.convolve(u, [1.0, -0.5, 0.25])[:400]
+    >>> rls(u, d, delta=1e-9, taps=3).weights.round(6).tolist()
+    [1.0, -0.5, 0.25]
+    """
+    delta = _regularisation("delta", delta, 1e-2, u, taps)
+    return _once(streaming.RLS(delta=delta, forgetting=forgetting, taps=taps, w0=w0), u, d, record)
+
+
+def frequency_domain_lms(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: StepSize,
+    taps: int,
+    block: int | None = None,
+    normalize: bool = True,
+    eps: float | None = None,
+    forgetting: float = 0.9,
+    w0: ArrayLike | None = None,
+    record: Record = "last",
+) -> FilterRun:
+    """Frequency-domain block LMS, overlap-save, partitioned where ``block`` is less than ``taps``.
+
+    With ``normalize=False`` this is :func:`block_lms` up to rounding, by FFT. Normalising divides
+    each frequency's update by its power p_f, a running mean over blocks times the partitions, so
+    that all frequencies learn alike. The gradient is constrained to ``block`` taps a partition.
+
+    Parameters
+    ----------
+    u : (N,) signal or (N, C) channels.
+    d, mu, taps, w0, record : as in :func:`lms`. Updates come once a block; a varying mu is read at
+        a block's last sample.
+    block : samples per block and taps per partition; None takes one partition, ``taps``. Short
+        blocks update early; the delay of a real-time system is one block.
+    normalize : per-frequency step size; then 0 < mu < 2 is the useful range.
+    eps : added to the power of a frequency, in units of |u_k|^2; None takes 1e-6 of the mean.
+    forgetting : of the running power, per block, in [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError : as :func:`lms`; block < 1, eps < 0, forgetting outside [0, 1), silence
+        without eps.
+
+    Notes
+    -----
+    Ferrara 1980; Shynk 1992; Soo and Pang 1990 for partitions.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(8000)
+    >>> d = np.convolve(u, [1.0, -0.5, 0.25])[:8000]
+    >>> frequency_domain_lms(u, d, mu=0.5, taps=3).weights.round(3).tolist()
+    [1.0, -0.5, 0.25]
+    """
+    eps = _regularisation("eps", eps, 1e-6, u, taps) if normalize else 0.0
+    filter_ = streaming.FrequencyDomainLMS(
+        mu=mu, taps=taps, block=block, normalize=normalize, eps=eps, forgetting=forgetting, w0=w0
     )
+    return _once(filter_, u, d, record)
 
 
-def _every(record: Record) -> int:
-    """Updates between two rows of the history; 0 keeps none."""
-    if record == "last":
-        return 0
-    if record == "all":
-        return 1
-    if isinstance(record, str):
-        raise ValueError(f'record must be "last", "all" or a whole number; got {record!r}')
-    return _checks.count("record", record)
+def _once(filter_: AdaptiveFilter, u: ArrayLike, d: ArrayLike, record: Record) -> FilterRun:
+    """The streaming filter over the whole signal as one block."""
+    mu = filter_.mu
+    if not callable(mu) and np.ndim(mu) == 1 and np.size(mu) != np.shape(u)[0]:
+        raise ValueError(
+            f"mu must be a number or hold one per sample, {np.shape(u)[0]}; got {np.shape(mu)}"
+        )
+    return filter_.run(u, d, record)
+
+
+def _regularisation(
+    name: str, value: float | None, part: float, u: ArrayLike, taps: int | None, whole: bool = False
+) -> float:
+    """The value given, or a part of the input's mean power per tap (of all taps if ``whole``)."""
+    if value is not None:
+        return value
+    lines = regressors(u, taps)
+    samples = lines.buffer.size / lines.hop - (lines.taps / lines.hop - 1)
+    power = float(np.sum(np.abs(lines.buffer) ** 2, dtype=np.float64)) / (samples * lines.hop)
+    scaled = part * power * (lines.taps if whole else 1)
+    if scaled == 0:
+        raise ValueError(
+            f"u must not be all zero when {name} is None, which takes a part of the input's power; "
+            f"got silence: give {name}= a positive value"
+        )
+    return scaled

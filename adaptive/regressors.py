@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
+from adaptive import _checks, _kernels
 from adaptive._checks import Array
 
 
@@ -36,6 +36,22 @@ class Regressors:
         step = self.buffer.itemsize
         shape = (self.samples, self.taps)
         return as_strided(self.buffer, shape, (self.hop * step, step), writeable=False)
+
+    def part(self, start: int, stop: int) -> Regressors:
+        """Regressors start..stop-1, on the same buffer."""
+        first, last = start * self.hop, (stop - 1) * self.hop + self.taps
+        return Regressors(self.buffer[first:last], self.hop, self.taps, stop - start, self.order)
+
+    def power(self, sample: int = 0) -> Array:
+        """(N,) |u(n)|^2, the same however a stream is split; ``sample``: number of the first."""
+        squares = self.buffer.real**2
+        if np.iscomplexobj(self.buffer):
+            squares += self.buffer.imag**2
+        energy = squares if self.hop == 1 else squares.reshape(-1, self.hop).sum(axis=1)
+        power = np.empty(self.samples, energy.dtype)
+        taps = self.taps // self.hop
+        _kernels.sliding_power(energy, taps, sample % taps, power)
+        return power
 
     def chunks(self, start: int = 0, size: int = 1 << 22) -> Iterator[tuple[slice, Array]]:
         """Slices of samples and their regressors (n, L) in public order, about ``size`` entries."""

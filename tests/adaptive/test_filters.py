@@ -246,7 +246,7 @@ def test_bad_input(run, arguments, error, message):
 
 
 def test_nlms_refuses_silence_without_eps():
-    with pytest.raises(ValueError, match="u must not be all zero for nlms"):
+    with pytest.raises(ValueError, match="u must not be all zero when eps is None"):
         adaptive.nlms(np.zeros(10), np.ones(10), mu=0.5, taps=3)
     run = adaptive.nlms(np.zeros(10), np.ones(10), mu=0.5, taps=3, eps=1e-3)
     np.testing.assert_array_equal(run.weights, np.zeros(3))

@@ -1,0 +1,101 @@
+"""Plain-Python oracles of the whole family, one output each: errors, weights after every update.
+
+Like ``naive.py`` they import nothing of ours. U is a list of regressors, d a list.
+"""
+
+import numpy as np
+
+
+def sign(z):
+    """Sign of a real number; of a complex one, the signs of both parts."""
+    return np.sign(z.real) + 1j * np.sign(z.imag) if np.iscomplexobj(z) else np.sign(z)
+
+
+def _run(U, d, w, update):
+    errors, history = [], [np.array(w)]
+    for n in range(len(d)):
+        u = np.array(U[n])
+        e = d[n] - np.vdot(w, u)
+        w = update(n, w, u, e)
+        errors.append(e)
+        history.append(np.array(w))
+    return np.array(errors), np.array(history)
+
+
+def leaky_lms(U, d, w, mu, leakage):
+    return _run(U, d, w, lambda n, w, u, e: (1 - mu * leakage) * w + mu * u * np.conj(e))
+
+
+def sign_error_lms(U, d, w, mu):
+    return _run(U, d, w, lambda n, w, u, e: w + mu * u * np.conj(sign(e)))
+
+
+def sign_data_lms(U, d, w, mu):
+    return _run(U, d, w, lambda n, w, u, e: w + mu * sign(u) * np.conj(e))
+
+
+def sign_sign_lms(U, d, w, mu):
+    return _run(U, d, w, lambda n, w, u, e: w + mu * sign(u) * np.conj(sign(e)))
+
+
+def momentum_lms(U, d, w, mu, momentum):
+    before = [np.array(w)]
+
+    def update(n, w, u, e):
+        after = w + mu * u * np.conj(e) + momentum * (w - before[0])
+        before[0] = w
+        return after
+
+    return _run(U, d, w, update)
+
+
+def block_lms(U, d, w, mu, block):
+    gradient = [0 * np.array(w)]
+
+    def update(n, w, u, e):
+        gradient[0] = gradient[0] + u * np.conj(e)
+        if (n + 1) % block:
+            return w
+        w = w + mu * gradient[0] / block
+        gradient[0] = 0 * w
+        return w
+
+    return _run(U, d, w, update)
+
+
+def power_normalized_lms(U, d, w, mu, eps, forgetting, power_inputs=None):
+    """``power_inputs[n][k]``: the samples that tap k's power is averaged over, newest last."""
+
+    def power(samples):
+        weights = [forgetting**j for j in range(len(samples))][::-1]
+        return sum(a * abs(x) ** 2 for a, x in zip(weights, samples, strict=True)) / sum(weights)
+
+    def update(n, w, u, e):
+        p = [power(s) if len(s) else 1.0 for s in power_inputs(n)]
+        scale = eps + np.array(p)
+        return w + mu * u * np.conj(e) / np.where(scale == 0, np.inf, scale)
+
+    return _run(U, d, w, update)
+
+
+def affine_projection(U, d, w, mu, order, eps):
+    def update(n, w, u, e):
+        rows = [n - i for i in range(order) if n - i >= 0]
+        A = np.array([U[i] for i in rows]).T
+        errors = np.array([d[i] - np.vdot(w, U[i]) for i in rows])
+        G = A.conj().T @ A + eps * np.eye(len(rows))
+        return w + mu * A @ np.linalg.pinv(G, hermitian=True) @ errors.conj()
+
+    return _run(U, d, w, update)
+
+
+def rls(U, d, w, forgetting, delta):
+    """The textbook's covariance form; fine for short runs."""
+    P = [np.eye(len(w)) / delta]
+
+    def update(n, w, u, e):
+        k = P[0] @ u / (forgetting + np.vdot(u, P[0] @ u))
+        P[0] = (P[0] - np.outer(k, u.conj() @ P[0])) / forgetting
+        return w + k * np.conj(e)
+
+    return _run(U, d, w, update)
