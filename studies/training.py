@@ -37,8 +37,12 @@ def choose_device(device: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def reproducible(seed: int) -> Iterator[None]:
-    """Seed torch, forbid reduced-precision and run-to-run varying kernels; undo it all on exit."""
+def reproducible(seed: int, threads: int = 0) -> Iterator[None]:
+    """Seed torch, forbid reduced-precision and run-to-run varying kernels; undo it all on exit.
+
+    The number of CPU threads, which can change the last digits, is set too unless it is 0.
+    """
+    before = torch.get_num_threads()
     with (
         torch.random.fork_rng(),
         torch.backends.cudnn.flags(
@@ -46,7 +50,12 @@ def reproducible(seed: int) -> Iterator[None]:
         ),
     ):
         torch.manual_seed(seed)
-        yield
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def train_classifier(

@@ -1,4 +1,4 @@
-"""Images come in standardised and the same every time; what is wrong with them is said in one line."""
+"""Images come standardised and the same every time; what is wrong is said in one line."""
 
 import numpy as np
 import pytest
