@@ -50,6 +50,20 @@ class NaturalModes:
         factors[self.stationary] = 1.0
         return factors
 
+    def momentum_roots(self, mu: float, momentum: float) -> Array:
+        """(L, 2) complex roots z of z^2 - (1 + momentum - mu lambda_k) z + momentum = 0.
+
+        With momentum each mode is a second-order recursion, and decays like its larger root; a
+        conjugate pair, of modulus sqrt(momentum), rings (Polyak 1964).
+        """
+        total = 1 + momentum - _checks.positive("mu", mu) * self.eigenvalues
+        total[self.stationary] = 1 + momentum
+        root = np.sqrt(total**2 - 4 * momentum + 0j)
+        # the larger root without cancellation, the smaller one from their product
+        larger = (total + np.where(total < 0, -root, root)) / 2
+        smaller = np.divide(momentum, larger, out=np.zeros_like(larger), where=larger != 0)
+        return np.stack([larger, smaller], axis=-1)
+
     def time_constants(self, mu: float) -> Array:
         """(L,) updates in which a mode falls to 1/e; inf where it stays, negative if it grows."""
         magnitude = np.abs(self.factors(mu))

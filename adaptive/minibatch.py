@@ -1,0 +1,539 @@
+"""Training on a finite data set, drawn at random: exact moments, and three different edges.
+
+Each step averages the gradients of a batch of examples drawn anew. Successive batches are
+independent, so what is an assumption for a delay line is a fact here, and nothing is asked of the
+data: every expectation is a sum over the examples. An example is one regressor, or the positions
+of one image: R_i is then the mean of u u^H over its positions.
+
+The step size at which training breaks has three meanings, in this order for B of N examples:
+
+* ``mean_square``: E|w - w_o|^2 converges below it. Above it the average over runs grows, carried
+  by few of them, while most still converge.
+* ``almost_sure``: a single run converges with probability one below it (up to its noise). Runs
+  between the two are heavy-tailed: they settle for most of the time and burst.
+* ``mean``: E[w] converges below it: 2 / lambda_max, what full-batch gradient descent sees. It is
+  above ``mean_square``; ``almost_sure`` can lie on either side of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse.linalg
+from numpy.typing import ArrayLike
+
+from adaptive import _checks
+from adaptive._checks import Array
+from adaptive.modes import NaturalModes, natural_modes
+from adaptive.results import LearningCurve
+from adaptive.theory import initial_error, mean_weights, misadjustment
+from adaptive.wiener import WienerProblem
+
+ASSUMPTION = (
+    "{batch} of {examples} examples drawn at random {how} for every step, anew and independently "
+    "of the steps before; exact for any data. Passing through a shuffled data set without "
+    "repetition (epochs) is not covered"
+)
+_CHUNK = 1 << 19  # entries of a temporary: small enough for the cache
+
+
+@dataclass(frozen=True)
+class LyapunovEdge:
+    """An estimated almost-sure edge.
+
+    Attributes
+    ----------
+    value : step size at which the Lyapunov exponent of the product of the updates crosses zero.
+    standard_error : of ``value``, from the spread over independent products; 0 for a full batch.
+    """
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class MinibatchEdges:
+    """The three edges in units of mu, told apart; see the module's text.
+
+    Attributes
+    ----------
+    mean_square : exact, from :func:`minibatch_edge`.
+    almost_sure : estimated, from :func:`lyapunov_edge`.
+    mean : exact, 2 / lambda_max(R).
+    """
+
+    mean_square: float
+    almost_sure: LyapunovEdge
+    mean: float
+
+    def __str__(self) -> str:
+        sure = self.almost_sure
+        return (
+            f"mu < {self.mean_square:<12.6g} mean_square: E|w - w_o|^2 converges\n"
+            f"mu < {sure.value:<12.6g} almost_sure: every run converges, up to its noise "
+            f"(standard error {sure.standard_error:.2g})\n"
+            f"mu < {self.mean:<12.6g} mean: E[w] converges"
+        )
+
+
+def predict_minibatch(
+    u: ArrayLike,
+    d: ArrayLike,
+    *,
+    mu: float,
+    steps: int,
+    batch: int = 1,
+    replace: bool = True,
+    w0: ArrayLike | None = None,
+) -> LearningCurve:
+    """Exact expected training curve of mini-batch LMS on a finite data set.
+
+    w(n+1) = w(n) + mu * mean over the batch, and over the positions of each example, of e*(n) u.
+    In torch's units, for MSELoss over M outputs and plain SGD, mu = 2 lr / M.
+
+    Parameters
+    ----------
+    u : (N, L) regressors, or (N, T, L): N examples with T positions each.
+    d : desired response, (N,) or (N, M); with positions (N, T) or (N, T, M).
+    mu : step size.
+    steps : number of batches.
+    batch : B, examples per batch.
+    replace : whether an example can appear twice in one batch.
+    w0 : initial weights, (L,) or (M, L); zeros when None.
+
+    Returns
+    -------
+    LearningCurve: ``mse[n]`` is the expected loss over the whole data set at w(n), summed over
+    outputs. ``bounds`` has "mean" and "mean_square"; ``residual`` is that of the steady state.
+
+    Raises
+    ------
+    TypeError, ValueError : wrong shapes or dtypes, NaN or inf, u all zero, mu <= 0, batch < 1,
+        batch > N without replacement.
+
+    Notes
+    -----
+    With c = w - w_o, xi_i = P_i - R_i w_o, K = E[c c^H], rho = 1/B with replacement and
+    (N - B) / (B (N - 1)) without: E[c] contracts by I - mu R and
+    K+ = K - mu (R K + K R) + mu^2 (R K R + rho (E_i[R_i K R_i] - R K R))
+    - mu^2 rho (X + X^H) + mu^2 rho E_i[xi_i xi_i^H],  X = E_i[R_i E[c] xi_i^H].
+    It costs about 4 N T L^2 operations a step, or 4 N L^3 for T > L / 2.
+
+    Examples
+    --------
+    >>> u = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> curve = predict_minibatch(u, [1.0, -1.0, 0.5], mu=0.5, steps=200)
+    >>> round(float(curve.mse[0]), 12), curve.stable, round(curve.mse_final / curve.J_min, 6)
+    (0.75, True, 1.538462)
+    """
+    mu, steps = _checks.positive("mu", mu), _checks.count("steps", steps)
+    U, D = _examples(u, d)
+    problem = WienerProblem.from_data(
+        U.reshape(-1, U.shape[2]), D.reshape(-1, D.shape[2]) if D.ndim == 3 else D.reshape(-1)
+    )
+    data = _DataSet.of(U, problem.modes, batch, replace)
+    live = ~problem.modes.stationary
+    lam, rho = data.lam, data.rho
+    M = 1 if D.ndim == 2 else D.shape[2]
+
+    # xi_i = mean over positions of u e_o^*, in the eigenbasis, (N, r, M)
+    error = (D - U @ problem.w_o.conj().T).reshape(*U.shape[:2], M)
+    basis = problem.modes.eigenvectors[:, live]
+    xi = basis.conj().T @ (U.transpose(0, 2, 1) @ error.conj() / U.shape[1])
+    columns = xi.transpose(1, 0, 2).reshape(lam.size, -1)
+    noise = columns @ columns.conj().T / U.shape[0]
+
+    v0 = problem.modes.to_modes(initial_error(problem, w0))
+    mean = problem.modes.trajectory(v0, mu, steps)
+    flat = mean.reshape(steps + 1, M, -1)
+    still = float(np.sum(np.abs(flat[0][:, ~live]) ** 2))
+
+    excess, msd = np.full(steps, np.inf), np.full(steps + 1, np.inf)
+    m = flat[0][:, live].T
+    K = m @ m.conj().T
+    pair = lam + lam[:, None]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for n in range(steps + 1):
+            diagonal = np.real(np.diagonal(K))
+            power, deviation = float(lam @ diagonal), float(diagonal.sum()) + still
+            if not (np.isfinite(power) and np.isfinite(deviation)):
+                break
+            msd[n] = deviation
+            if n == steps:
+                break
+            excess[n] = power
+            m = flat[n][:, live].T
+            following = K - mu * pair * K + mu**2 * data.second_moment(K)
+            if rho > 0:
+                X = data.mean_product(m, xi)
+                following += mu**2 * rho * (noise - X - X.conj().T)
+            K = following
+
+    edge = data.edge()
+    stable = mu < edge
+    emse, residual, msd_final = np.inf, 0.0, np.inf
+    if stable:
+        final, residual = data.fixed_point(mu, mu * rho * noise)
+        diagonal = np.real(np.diagonal(final))
+        emse, msd_final = float(lam @ diagonal), float(diagonal.sum()) + still
+    bounds = {"mean": 2 / float(lam[-1]), "mean_square": edge}
+    return LearningCurve(
+        algorithm="minibatch_lms",
+        mu=mu,
+        excess=excess,
+        msd=msd,
+        weights=mean_weights(problem, mean),
+        modes=mean,
+        J_min=problem.J_min,
+        emse=emse,
+        misadjustment=misadjustment(emse, problem.J_min),
+        msd_final=msd_final,
+        stable=stable,
+        mean_stable=mu < bounds["mean"],
+        bounds=bounds,
+        assumption=ASSUMPTION.format(
+            batch=batch,
+            examples=U.shape[0],
+            how="with replacement" if replace else "without replacement within a batch",
+        ),
+        residual=residual,
+    )
+
+
+def minibatch_edge(u: ArrayLike, *, batch: int = 1, replace: bool = True) -> float:
+    """Exact mean-square edge of mini-batch LMS: E|w - w_o|^2 converges if and only if mu is below.
+
+    Parameters
+    ----------
+    u, batch, replace : as in :func:`predict_minibatch`. The desired response plays no part.
+
+    Returns
+    -------
+    The edge, in units of mu.
+
+    Raises
+    ------
+    TypeError, ValueError : as ``predict_minibatch``.
+
+    Notes
+    -----
+    The map K -> E[(I - mu R_b) K (I - mu R_b)] is symmetric and keeps semidefinite matrices so,
+    hence its spectral radius is its largest eigenvalue, and it is 1 where mu is
+    1 / lambda_max(A^-1/2 E[R_b . R_b] A^-1/2), A K = R K + K R: one symmetric eigenvalue problem,
+    solved by Lanczos without forming an L^2 x L^2 matrix. Directions without input are left out.
+
+    Examples
+    --------
+    >>> u = np.array([[1.0], [2.0]])
+    >>> round(minibatch_edge(u), 12)  # one weight: 2 E[u^2] / E[u^4]
+    0.588235294118
+    >>> round(minibatch_edge(u, batch=2, replace=False), 12)  # the full batch: 2 / E[u^2]
+    0.8
+    """
+    return _of_regressors(u, batch, replace).edge()
+
+
+def lyapunov_edge(
+    u: ArrayLike,
+    *,
+    batch: int = 1,
+    replace: bool = True,
+    seed: int,
+    runs: int = 32,
+    steps: int = 2000,
+) -> LyapunovEdge:
+    """Almost-sure edge of mini-batch LMS, estimated from seeded products of the random updates.
+
+    A run forgets its start if and only if the product of I - mu R_b over its batches tends to
+    zero, that is if the Lyapunov exponent lim (1/n) ln|product| is negative (Furstenberg and
+    Kesten 1960).
+
+    Parameters
+    ----------
+    u, batch, replace : as in :func:`predict_minibatch`.
+    seed : of the draws; the same draws serve every step size tried.
+    runs : independent products, at least 2; the standard error is their spread.
+    steps : factors in each; the first tenth is left out.
+
+    Returns
+    -------
+    LyapunovEdge: the first crossing of zero when mu rises from the mean-square edge, below which
+    the exponent is never positive (Jensen), in steps of 5 %, then by bisection.
+
+    Raises
+    ------
+    TypeError, ValueError : as ``predict_minibatch``; runs < 2, steps < 10.
+
+    Examples
+    --------
+    >>> u = np.array([[1.0], [2.0]])
+    >>> edge = lyapunov_edge(u, seed=0)  # (1 - mu)(1 - 4 mu) = -1: mu = 5/4
+    >>> abs(edge.value - 1.25) < 4 * edge.standard_error
+    True
+    """
+    data = _of_regressors(u, batch, replace)
+    seed = _checks.count("seed", seed, least=0)
+    runs = _checks.count("runs", runs, least=2)
+    steps = _checks.count("steps", steps, least=10)
+    if data.rho == 0:  # nothing is random
+        return LyapunovEdge(2 / float(data.lam[-1]), 0.0)
+
+    def exponents(mu: float) -> Array:
+        return data.exponents(mu, seed, runs, steps)
+
+    low = high = data.edge()
+    while exponents(low).mean() >= 0:  # sampling noise, right at the mean-square edge
+        low *= 0.5
+    while exponents(high).mean() <= 0:
+        low, high = high, 1.05 * high
+    value = float(
+        scipy.optimize.bisect(lambda mu: float(exponents(mu).mean()), low, high, rtol=1e-6)
+    )
+    spread = float(exponents(value).std(ddof=1) / np.sqrt(runs))
+    step = 0.01 * value
+    slope = float((exponents(value + step) - exponents(value - step)).mean()) / (2 * step)
+    return LyapunovEdge(value, abs(spread / slope) if spread > 0 else 0.0)
+
+
+def minibatch_edges(
+    u: ArrayLike, *, batch: int = 1, replace: bool = True, seed: int
+) -> MinibatchEdges:
+    """The mean-square, almost-sure and mean edges of mini-batch LMS, side by side.
+
+    Parameters
+    ----------
+    u, batch, replace : as in :func:`predict_minibatch`.
+    seed : of the estimate of the almost-sure edge.
+
+    Returns
+    -------
+    MinibatchEdges, in units of mu.
+
+    Raises
+    ------
+    TypeError, ValueError : as ``predict_minibatch``.
+
+    Examples
+    --------
+    >>> edges = minibatch_edges(np.array([[1.0], [2.0]]), seed=0)
+    >>> edges.mean_square < edges.mean < edges.almost_sure.value
+    True
+    """
+    data = _of_regressors(u, batch, replace)
+    return MinibatchEdges(
+        mean_square=data.edge(),
+        almost_sure=lyapunov_edge(u, batch=batch, replace=replace, seed=seed),
+        mean=2 / float(data.lam[-1]),
+    )
+
+
+# --- the data set as an operator on second moments ------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _DataSet:
+    """The matrices R_i of the examples, in the eigenbasis of their mean, r excited modes.
+
+    ``factors`` (N, q, r) hold rows f with R_i = sum f f^H where that is cheaper; else
+    ``matrices`` (N, r, r) hold R_i.
+    """
+
+    factors: Array | None
+    matrices: Array | None
+    lam: Array
+    batch: int
+    replace: bool
+    rho: float  # variance of a batch mean over that of one example
+
+    @classmethod
+    def of(cls, U: Array, modes: NaturalModes, batch: int, replace: bool) -> _DataSet:
+        """From checked regressors (N, T, L) and the modes of their R."""
+        if modes.rank == 0:
+            raise ValueError("u must not be all zero: a silent input bounds no step size")
+        N, T, _ = U.shape
+        B = _checks.count("batch", batch)
+        if not replace and B > N:
+            raise ValueError(
+                f"batch must be at most the {N} examples when replace is False; got {B}"
+            )
+        live = ~modes.stationary
+        lam = modes.eigenvalues[live].astype(np.float64)
+        rho = 1 / B if replace else (N - B) / (B * max(N - 1, 1))
+        if N == 1:
+            rho = 0.0
+        rows = U @ modes.eigenvectors[:, live].conj() / np.sqrt(T)
+        r = lam.size
+        if T * (T + r) <= r * r or T == 1:
+            return cls(np.ascontiguousarray(rows), None, lam, B, replace, rho)
+        matrices = np.empty((N, r, r), rows.dtype)
+        for i in range(N):
+            matrices[i] = rows[i].T @ rows[i].conj()
+        return cls(None, matrices, lam, B, replace, rho)
+
+    @property
+    def _stack(self) -> Array:
+        """Whichever of factors and matrices there is."""
+        stack = self.matrices if self.factors is None else self.factors
+        assert stack is not None
+        return stack
+
+    @property
+    def _parts(self) -> Iterator[Array]:
+        """Examples a few at a time."""
+        stack = self._stack
+        size = max(1, _CHUNK // (stack.shape[1] * stack.shape[2]))
+        for i in range(0, stack.shape[0], size):
+            yield stack[i : i + size]
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return int(self._stack.shape[0])
+
+    def second_moment(self, K: Array) -> Array:
+        """E[R_b K R_b] over the draw of the batch b."""
+        whole = self.lam[:, None] * K * self.lam
+        if self.rho == 0:
+            return whole
+        total = np.zeros_like(K)
+        r = self.lam.size
+        for part in self._parts:
+            if self.factors is None:
+                # sum_i (R_i K) R_i as one product over (i, k)
+                left = (part.reshape(-1, r) @ K).reshape(part.shape)
+                total += left.transpose(1, 0, 2).reshape(r, -1) @ part.reshape(-1, r)
+                continue
+            # R_i K R_i = F' (F* K F') F*: only the small matrix in the middle is formed
+            conj = part.conj()
+            left = (conj.reshape(-1, r) @ K).reshape(part.shape)
+            if part.shape[1] == 1:
+                inner = np.einsum("nqr,nqr->nq", left, part)[:, :, None] * conj
+            else:
+                inner = left @ part.transpose(0, 2, 1) @ conj
+            total += part.reshape(-1, r).T @ inner.reshape(-1, r)
+        mixed: Array = whole + self.rho * (total / self.examples - whole)
+        return mixed
+
+    def mean_product(self, m: Array, xi: Array) -> Array:
+        """E_i[R_i m xi_i^H] for m (r, M), xi (N, r, M)."""
+        r = self.lam.size
+        total = np.zeros((r, r), np.result_type(m, xi))
+        first = 0
+        for part in self._parts:
+            if self.factors is None:
+                pushed = part @ m
+            else:
+                pushed = part.transpose(0, 2, 1) @ (part.conj() @ m)
+            own = xi[first : first + part.shape[0]]
+            first += part.shape[0]
+            # (a, i, m) x (b, i, m)
+            total += pushed.transpose(1, 0, 2).reshape(r, -1) @ (
+                own.conj().transpose(1, 0, 2).reshape(r, -1).T
+            )
+        total /= self.examples
+        return total
+
+    def _symmetric(self) -> tuple[Callable[[Array], Array], Array]:
+        """S = A^-1/2 E[R_b . R_b] A^-1/2 and A^-1/2, elementwise in the eigenbasis."""
+        root = 1 / np.sqrt(self.lam + self.lam[:, None])
+        return lambda Y: root * self.second_moment(root * Y), root
+
+    def edge(self) -> float:
+        """mu at which the spectral radius of K -> E[(I - mu R_b) K (I - mu R_b)] is 1."""
+        S, _ = self._symmetric()
+        r, dtype = self.lam.size, self._stack.dtype
+        if self.rho == 0:
+            return 2 / float(self.lam[-1])
+        if r < 4:
+            basis = np.eye(r * r, dtype=dtype).reshape(-1, r, r)
+            dense = np.array([S(E).reshape(-1) for E in basis])
+            return 1 / float(np.linalg.eigvalsh((dense + dense.conj().T) / 2)[-1])
+        operator = scipy.sparse.linalg.LinearOperator(
+            (r * r, r * r),
+            matvec=lambda y: S(y.reshape(r, r)).reshape(-1),
+            dtype=dtype,
+        )
+        # its top eigenvector is semidefinite, so the identity is not orthogonal to it
+        start = np.eye(r, dtype=dtype).reshape(-1)
+        top = scipy.sparse.linalg.eigsh(
+            operator, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False
+        )
+        return 1 / float(top[0])
+
+    def fixed_point(self, mu: float, force: Array) -> tuple[Array, float]:
+        """K with (A - mu E[R_b . R_b]) K = force by conjugate gradients, and the residual."""
+        S, root = self._symmetric()
+        y = np.zeros_like(force)
+        rest = root * force
+        size = float(np.linalg.norm(rest))
+        if size == 0:
+            return y, 0.0
+        direction, square = rest, size**2
+        for _ in range(1000):
+            image = direction - mu * S(direction)
+            step = square / float(np.vdot(direction, image).real)
+            y = y + step * direction
+            rest = rest - step * image
+            previous, square = square, float(np.linalg.norm(rest)) ** 2
+            if np.sqrt(square) <= 1e-13 * size:
+                break
+            direction = rest + square / previous * direction
+        # the true residual, not the recursive one
+        residual = float(np.linalg.norm(root * force - y + mu * S(y))) / size
+        return root * y, residual
+
+    def _draw(self, rng: np.random.Generator, runs: int) -> Array:
+        """(runs, B) examples of one batch in each run."""
+        if self.replace:
+            return rng.integers(self.examples, size=(runs, self.batch))
+        order = np.tile(np.arange(self.examples), (runs, 1))
+        return rng.permuted(order, axis=1)[:, : self.batch]
+
+    def exponents(self, mu: float, seed: int, runs: int, steps: int) -> Array:
+        """(runs,) mean log growth of a vector under the random updates."""
+        rng = np.random.default_rng(seed)
+        stack, r = self._stack, self.lam.size
+        v = rng.standard_normal((runs, r)).astype(stack.dtype)
+        skip = steps // 10
+        total = np.zeros(runs)
+        for n in range(steps):
+            part = stack[self._draw(rng, runs)]
+            if self.factors is None:
+                push = np.einsum("sbij,sj->si", part, v)
+            else:
+                rows = part.reshape(runs, -1, r)
+                push = ((rows.conj() @ v[:, :, None]).transpose(0, 2, 1) @ rows)[:, 0]
+            v = v - (mu / self.batch) * push
+            # an update can annihilate the vector: the product is zero from there on
+            length = np.maximum(np.linalg.norm(v, axis=1), np.finfo(float).tiny)
+            v /= length[:, None]
+            if n >= skip:
+                total += np.log(length)
+        mean: Array = total / (steps - skip)
+        return mean
+
+
+def _examples(u: ArrayLike, d: ArrayLike) -> tuple[Array, Array]:
+    """(N, T, L) regressors and (N, T) or (N, T, M) responses in double precision."""
+    U = _checks.array("u", u, ndim=(2, 3))
+    D = _checks.array("d", d, ndim=(U.ndim - 1, U.ndim))
+    if D.shape[: U.ndim - 1] != U.shape[:-1]:
+        raise ValueError(
+            f"d must start with the shape of u but its last axis, {U.shape[:-1]}; "
+            f"got shape {D.shape}"
+        )
+    if U.ndim == 2:
+        U, D = U[:, None], D[:, None]
+    dtype = np.result_type(U, D, np.float64)
+    return U.astype(dtype), D.astype(dtype)
+
+
+def _of_regressors(u: ArrayLike, batch: int, replace: bool) -> _DataSet:
+    """The operator, where no desired response is needed."""
+    U = _checks.array("u", u, ndim=(2, 3))
+    U = U.astype(np.result_type(U, np.float64)).reshape(U.shape[0], -1, U.shape[-1])
+    flat = U.reshape(-1, U.shape[2])
+    return _DataSet.of(U, natural_modes(flat.T @ flat.conj() / flat.shape[0]), batch, replace)
