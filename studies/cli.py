@@ -43,7 +43,7 @@ def list_studies() -> None:
 def run(
     study: Annotated[str, typer.Argument(help="Which study; `naturalmodes list` names them.")],
     preset: Annotated[
-        str, typer.Option(help="smoke: under a minute; laptop: under three; full: larger.")
+        str, typer.Option(help="smoke: under a minute; laptop: minutes; full: for a GPU.")
     ] = "laptop",
     data: Annotated[
         str, typer.Option(help="mnist5k, cifar10 or folder:PATH (one folder of images per class).")

@@ -558,7 +558,7 @@ def _legend_below(ax: Axes) -> None:
         title="markers observed, lines predicted",
         title_fontsize=8.5,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.24),
+        bbox_to_anchor=(0.5, -0.22),
     )
 
 
@@ -573,9 +573,9 @@ FIGURES: dict[str, tuple[Callable[[LayerResult, Axes], list[Artist]], str, str]]
     ),
     "loss": (
         plot_loss,
-        "The layer's own loss. It is a sum of the modes, each weighted by its eigenvalue, so it "
+        "The layer's own loss, relative to its start. It is a sum of the modes, each weighted by its eigenvalue, so it "
         "falls steeply while the strong modes die out and then creeps with the weak ones.",
-        "One panel per layer. Loss on a log axis against the update: a predicted line and "
+        "One panel per layer. Loss against the update, both on log axes: a predicted line and "
         "observed markers.",
     ),
     "spectrum": (
@@ -600,7 +600,7 @@ def draw(layers: Sequence[LayerResult], out: Path) -> list[report.Picture]:
     pictures = []
     for name, (plot, caption, alt) in FIGURES.items():
         with figures.style():
-            figure, axes = figures.panels(len(layers))
+            figure, axes = figures.panels(len(layers), height=3.4)
             for layer, ax in zip(layers, axes, strict=True):
                 plot(layer, ax)
                 place = ax.get_subplotspec()
