@@ -47,28 +47,29 @@ Array = np.ndarray
 class Config:
     """Everything that decides the numbers of a run, but for device and library versions.
 
-    Attributes:
-        preset: the name of the preset this came from.
-        data: ``mnist5k``, ``cifar10`` or ``folder:PATH``.
-        data_root: for ``cifar10``.
-        seed: of the images drawn, the initial weights and the order of training.
-        images: at most this many are used to train and test the network.
-        image_size: pixels; None for the size the data comes in.
-        test_fraction: of the images, kept aside for the accuracy.
-        width: channels of the first conv layer.
-        epochs, batch_size, train_lr, train_momentum: of the network's training.
-        layer_images: how many training images make up the layers' own problems.
-        steps: updates over which prediction and observation are compared.
-        lr_fraction: the layers' learning rate as a fraction of its predicted bound. Above one
-            half the strongest mode alternates in sign, which is a sharper test than a decay.
-        edge_momenta: the momenta at which the edge of stability is searched.
-        edge_steps: updates of one run of that search.
-        growth_steps: updates from which the growth around the edge is measured.
-        threads: of torch on the CPU; 0 leaves the choice to torch. The problems are small, and
-            more threads than one then wait for each other, for ages on a machine that is busy.
-        tolerance_float64, tolerance_float32: of the mode error, relative to the size of the
-            initial weight error.
-        tolerance_edge: relative, of the observed learning rate at which training diverges.
+    Attributes
+    ----------
+    preset : the name of the preset this came from.
+    data : ``mnist5k``, ``cifar10`` or ``folder:PATH``.
+    data_root : for ``cifar10``.
+    seed : of the images drawn, the initial weights and the order of training.
+    images : at most this many are used to train and test the network.
+    image_size : pixels; None for the size the data comes in.
+    test_fraction : of the images, kept aside for the accuracy.
+    width : channels of the first conv layer.
+    epochs, batch_size, train_lr, train_momentum : of the network's training.
+    layer_images : how many training images make up the layers' own problems.
+    steps : updates over which prediction and observation are compared.
+    lr_fraction : the layers' learning rate as a fraction of its predicted bound. Above one
+        half the strongest mode alternates in sign, which is a sharper test than a decay.
+    edge_momenta : the momenta at which the edge of stability is searched.
+    edge_steps : updates of one run of that search.
+    growth_steps : updates from which the growth around the edge is measured.
+    threads : of torch on the CPU; 0 leaves the choice to torch. The problems are small, and
+        more threads than one then wait for each other, for ages on a machine that is busy.
+    tolerance_float64, tolerance_float32 : of the mode error, relative to the size of the
+        initial weight error.
+    tolerance_edge : relative, of the observed learning rate at which training diverges.
     """
 
     preset: str
@@ -120,12 +121,13 @@ def configure(
 class Edge:
     """Growth per update of the strongest mode, at learning rates around the predicted bound.
 
-    Attributes:
-        momentum: torch's heavy-ball momentum.
-        bound: predicted largest stable learning rate.
-        observed: learning rate at which training starts to diverge, by bisection.
-        rates: (K,) learning rates.
-        predicted_growth, observed_growth: (K,) factor per update; above 1 the error grows.
+    Attributes
+    ----------
+    momentum : torch's heavy-ball momentum.
+    bound : predicted largest stable learning rate.
+    observed : learning rate at which training starts to diverge, by bisection.
+    rates : (K,) learning rates.
+    predicted_growth, observed_growth : (K,) factor per update; above 1 the error grows.
     """
 
     momentum: float
@@ -140,25 +142,26 @@ class Edge:
 class LayerResult:
     """Prediction and observation of one layer; arrays have one row per update, 0..steps.
 
-    Attributes:
-        name: of the layer in the network.
-        geometry: the convolution in words.
-        inputs: shape of the layer's input.
-        taps: L, weights per output channel, the bias included.
-        eigenvalues: (G, L) of R, one row per group, ascending.
-        stationary: (G, L) True where the input does not excite the mode: it stays where it is.
-        lr: torch's learning rate of the comparison.
-        bound: predicted largest stable learning rate, momentum 0.
-        selected: (output channel, mode) of the trajectories kept.
-        selected_labels: which modes these are.
-        selected_tau: their time constants in updates.
-        predicted_modes, observed_modes: (steps + 1, len(selected)) natural modes, float64.
-        predicted_loss, observed_loss: (steps + 1,) mean squared error of the layer, float64.
-        mode_error: (M, L) largest error of each mode over the run in float64, relative to the norm
-            of the initial weight error.
-        mode_error_float32: the same for the run in float32.
-        fastest, slowest: shortest and longest time constant of the modes that move, in updates.
-        edges: one per momentum.
+    Attributes
+    ----------
+    name : of the layer in the network.
+    geometry : the convolution in words.
+    inputs : shape of the layer's input.
+    taps : L, weights per output channel, the bias included.
+    eigenvalues : (G, L) of R, one row per group, ascending.
+    stationary : (G, L) True where the input does not excite the mode: it stays where it is.
+    lr : torch's learning rate of the comparison.
+    bound : predicted largest stable learning rate, momentum 0.
+    selected : (output channel, mode) of the trajectories kept.
+    selected_labels : which modes these are.
+    selected_tau : their time constants in updates.
+    predicted_modes, observed_modes : (steps + 1, len(selected)) natural modes, float64.
+    predicted_loss, observed_loss : (steps + 1,) mean squared error of the layer, float64.
+    mode_error : (M, L) largest error of each mode over the run in float64, relative to the norm
+        of the initial weight error.
+    mode_error_float32 : the same for the run in float32.
+    fastest, slowest : shortest and longest time constant of the modes that move, in updates.
+    edges : one per momentum.
     """
 
     name: str
@@ -573,8 +576,8 @@ FIGURES: dict[str, tuple[Callable[[LayerResult, Axes], list[Artist]], str, str]]
     ),
     "loss": (
         plot_loss,
-        "The layer's own loss, relative to its start. It is a sum of the modes, each weighted by its eigenvalue, so it "
-        "falls steeply while the strong modes die out and then creeps with the weak ones.",
+        "The layer's own loss, relative to its start. It is a sum of the squared modes, each "
+        "weighted by its eigenvalue, so it falls steeply while the strong modes die out and then creeps with the weak ones.",
         "One panel per layer. Loss against the update, both on log axes: a predicted line and "
         "observed markers.",
     ),

@@ -27,14 +27,15 @@ SMALLEST_IMAGE = 8
 class ImageData:
     """A shuffled, standardised set of labelled images.
 
-    Attributes:
-        name: what was asked for, e.g. ``"mnist5k"``.
-        images: (N, C, H, W) float32; each channel has mean 0 and standard deviation 1 over
-            the set (a channel that never varies is only centred).
-        labels: (N,) int64.
-        classes: the name of each label.
-        mean: (C,) the channel means that were taken out, on the scale 0..1.
-        std: (C,) the channel deviations that were divided by, on the scale 0..1.
+    Attributes
+    ----------
+    name : what was asked for, e.g. ``"mnist5k"``.
+    images : (N, C, H, W) float32; each channel has mean 0 and standard deviation 1 over
+        the set (a channel that never varies is only centred).
+    labels : (N,) int64.
+    classes : the name of each label.
+    mean : (C,) the channel means that were taken out, on the scale 0..1.
+    std : (C,) the channel deviations that were divided by, on the scale 0..1.
     """
 
     name: str
@@ -58,17 +59,19 @@ def load(
 ) -> ImageData:
     """Load a set of images by name.
 
-    Args:
-        data: ``"mnist5k"``, ``"cifar10"`` or ``"folder:PATH"``, where PATH holds one folder of
-            images per class (torchvision's ``ImageFolder``).
-        root: for ``cifar10``, the folder that holds ``cifar-10-batches-py``.
-        limit: keep at most this many images, drawn at random with ``seed``.
-        image_size: side of the square images in pixels; None keeps MNIST (28) and CIFAR (32) as
-            they are and brings a folder to 32. Pictures are cropped about the centre, not squeezed.
-        seed: of the shuffle, and so of the draw.
+    Parameters
+    ----------
+    data : ``"mnist5k"``, ``"cifar10"`` or ``"folder:PATH"``, where PATH holds one folder of
+        images per class (torchvision's ``ImageFolder``).
+    root : for ``cifar10``, the folder that holds ``cifar-10-batches-py``.
+    limit : keep at most this many images, drawn at random with ``seed``.
+    image_size : side of the square images in pixels; None keeps MNIST (28) and CIFAR (32) as
+        they are and brings a folder to 32. Pictures are cropped about the centre, not squeezed.
+    seed : of the shuffle, and so of the draw.
 
-    Raises:
-        UserError: the images are not there, not readable or not fit for classification.
+    Raises
+    ------
+    UserError : the images are not there, not readable or not fit for classification.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit must be at least 1 image, got {limit}.")

@@ -43,15 +43,16 @@ VERSIONED = ("numpy", "scipy", "numba", "torch", "torchvision", "matplotlib", "n
 class Check:
     """One prediction laid beside one observation.
 
-    Attributes:
-        name: what was compared, e.g. ``"conv1: largest mode error, float64"``.
-        predicted: the theory's number, in ``unit``.
-        observed: the run's number, in ``unit``; None when there is none.
-        tolerance: how far apart the two may be, as ``rule`` says.
-        verdict: ``holds``, ``fails``, or ``inconclusive`` when the run could not decide.
-        rule: the sentence by which the verdict was reached.
-        unit: of predicted and observed.
-        note: whatever a reader needs to know besides.
+    Attributes
+    ----------
+    name : what was compared, e.g. ``"conv1: largest mode error, float64"``.
+    predicted : the theory's number, in ``unit``.
+    observed : the run's number, in ``unit``; None when there is none.
+    tolerance : how far apart the two may be, as ``rule`` says.
+    verdict : ``holds``, ``fails``, or ``inconclusive`` when the run could not decide.
+    rule : the sentence by which the verdict was reached.
+    unit : of predicted and observed.
+    note : whatever a reader needs to know besides.
     """
 
     name: str

@@ -72,19 +72,21 @@ def train_classifier(
 ) -> TrainingRun:
     """Train ``model`` in place by SGD on the cross-entropy.
 
-    Args:
-        model: on the device of the images.
-        images: (N, C, H, W).
-        labels: (N,) class numbers.
-        epochs: passes over the images.
-        batch_size: images per update; the last, smaller batch of a pass is used too.
-        lr: torch's learning rate.
-        momentum: torch's heavy-ball momentum.
-        seed: of the order of the images.
-        test: images and labels that are not trained on.
+    Parameters
+    ----------
+    model : on the device of the images.
+    images : (N, C, H, W).
+    labels : (N,) class numbers.
+    epochs : passes over the images.
+    batch_size : images per update; the last, smaller batch of a pass is used too.
+    lr : torch's learning rate.
+    momentum : torch's heavy-ball momentum.
+    seed : of the order of the images.
+    test : images and labels that are not trained on.
 
-    Raises:
-        UserError: the loss stopped being finite.
+    Raises
+    ------
+    UserError : the loss stopped being finite.
     """
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
