@@ -577,7 +577,8 @@ FIGURES: dict[str, tuple[Callable[[LayerResult, Axes], list[Artist]], str, str]]
     "loss": (
         plot_loss,
         "The layer's own loss, relative to its start. It is a sum of the squared modes, each "
-        "weighted by its eigenvalue, so it falls steeply while the strong modes die out and then creeps with the weak ones.",
+        "weighted by its eigenvalue, so it falls steeply while the strong modes die out and then "
+        "creeps with the weak ones.",
         "One panel per layer. Loss against the update, both on log axes: a predicted line and "
         "observed markers.",
     ),
