@@ -134,17 +134,11 @@ def predict_minibatch(
     problem = WienerProblem.from_data(
         U.reshape(-1, U.shape[2]), D.reshape(-1, D.shape[2]) if D.ndim == 3 else D.reshape(-1)
     )
-    data = _DataSet.of(U, problem.modes, batch, replace)
-    live = ~problem.modes.stationary
-    lam, rho = data.lam, data.rho
     M = 1 if D.ndim == 2 else D.shape[2]
-
-    # xi_i = mean over positions of u e_o^*, in the eigenbasis, (N, r, M)
     error = (D - U @ problem.w_o.conj().T).reshape(*U.shape[:2], M)
-    basis = problem.modes.eigenvectors[:, live]
-    xi = basis.conj().T @ (U.transpose(0, 2, 1) @ error.conj() / U.shape[1])
-    columns = xi.transpose(1, 0, 2).reshape(lam.size, -1)
-    noise = columns @ columns.conj().T / U.shape[0]
+    data = _DataSet.of(U, problem.modes, batch, replace, error)
+    live = ~problem.modes.stationary
+    lam = data.lam
 
     v0 = problem.modes.to_modes(initial_error(problem, w0))
     mean = problem.modes.trajectory(v0, mu, steps)
@@ -165,18 +159,13 @@ def predict_minibatch(
             if n == steps:
                 break
             excess[n] = power
-            m = flat[n][:, live].T
-            following = K - mu * pair * K + mu**2 * data.second_moment(K)
-            if rho > 0:
-                X = data.mean_product(m, xi)
-                following += mu**2 * rho * (noise - X - X.conj().T)
-            K = following
+            K = K - mu * pair * K + mu**2 * data.second_moment(K, flat[n][:, live].T)
 
     edge = data.edge()
     stable = mu < edge
     emse, residual, msd_final = np.inf, 0.0, np.inf
     if stable:
-        final, residual = data.fixed_point(mu, mu * rho * noise)
+        final, residual = data.fixed_point(mu)
         diagonal = np.real(np.diagonal(final))
         emse, msd_final = float(lam @ diagonal), float(diagonal.sum()) + still
     bounds = {"mean": 2 / float(lam[-1]), "mean_square": edge}
@@ -338,19 +327,23 @@ class _DataSet:
     """The matrices R_i of the examples, in the eigenbasis of their mean, r excited modes.
 
     ``factors`` (N, q, r) hold rows f with R_i = sum f f^H where that is cheaper; else
-    ``matrices`` (N, r, r) hold R_i.
+    ``matrices`` (N, r, r) hold R_i. ``noise`` (N, q or r, M) holds the gradients xi_i at w_o in
+    the same terms: xi_i = sum over q of f noise, or xi_i itself.
     """
 
     factors: Array | None
     matrices: Array | None
+    noise: Array | None
     lam: Array
     batch: int
     replace: bool
     rho: float  # variance of a batch mean over that of one example
 
     @classmethod
-    def of(cls, U: Array, modes: NaturalModes, batch: int, replace: bool) -> _DataSet:
-        """From checked regressors (N, T, L) and the modes of their R."""
+    def of(
+        cls, U: Array, modes: NaturalModes, batch: int, replace: bool, error: Array | None = None
+    ) -> _DataSet:
+        """From checked regressors (N, T, L), the modes of their R, and errors (N, T, M) at w_o."""
         if modes.rank == 0:
             raise ValueError("u must not be all zero: a silent input bounds no step size")
         N, T, _ = U.shape
@@ -366,12 +359,14 @@ class _DataSet:
             rho = 0.0
         rows = U @ modes.eigenvectors[:, live].conj() / np.sqrt(T)
         r = lam.size
+        noise = None if error is None else error.conj() / np.sqrt(T)
         if T * (T + r) <= r * r or T == 1:
-            return cls(np.ascontiguousarray(rows), None, lam, B, replace, rho)
+            return cls(np.ascontiguousarray(rows), None, noise, lam, B, replace, rho)
         matrices = np.empty((N, r, r), rows.dtype)
         for i in range(N):
             matrices[i] = rows[i].T @ rows[i].conj()
-        return cls(None, matrices, lam, B, replace, rho)
+        xi = None if noise is None else rows.transpose(0, 2, 1) @ noise
+        return cls(None, matrices, xi, lam, B, replace, rho)
 
     @property
     def _stack(self) -> Array:
@@ -381,59 +376,58 @@ class _DataSet:
         return stack
 
     @property
-    def _parts(self) -> Iterator[Array]:
+    def _parts(self) -> Iterator[slice]:
         """Examples a few at a time."""
-        stack = self._stack
-        size = max(1, _CHUNK // (stack.shape[1] * stack.shape[2]))
-        for i in range(0, stack.shape[0], size):
-            yield stack[i : i + size]
+        size = max(1, _CHUNK // (self._stack.shape[1] * self._stack.shape[2]))
+        for i in range(0, self.examples, size):
+            yield slice(i, i + size)
 
     @property
     def examples(self) -> int:
         """N."""
         return int(self._stack.shape[0])
 
-    def second_moment(self, K: Array) -> Array:
-        """E[R_b K R_b] over the draw of the batch b."""
+    def second_moment(self, K: Array, mean: Array | None = None) -> Array:
+        """E[R_b K R_b] over the draw of the batch b.
+
+        With ``mean``, E[(R_b c - xi_b)(R_b c - xi_b)^H] where E[c c^H] = K and E[c] = mean (r, M).
+        """
         whole = self.lam[:, None] * K * self.lam
         if self.rho == 0:
             return whole
+        each = self._by_matrix if self.factors is None else self._by_factor
         total = np.zeros_like(K)
-        r = self.lam.size
-        for part in self._parts:
-            if self.factors is None:
-                # sum_i (R_i K) R_i as one product over (i, k)
-                left = (part.reshape(-1, r) @ K).reshape(part.shape)
-                total += left.transpose(1, 0, 2).reshape(r, -1) @ part.reshape(-1, r)
-                continue
-            # R_i K R_i = F' (F* K F') F*: only the small matrix in the middle is formed
-            conj = part.conj()
-            left = (conj.reshape(-1, r) @ K).reshape(part.shape)
-            if part.shape[1] == 1:
-                inner = np.einsum("nqr,nqr->nq", left, part)[:, :, None] * conj
-            else:
-                inner = left @ part.transpose(0, 2, 1) @ conj
-            total += part.reshape(-1, r).T @ inner.reshape(-1, r)
+        for rows in self._parts:
+            total += each(self._stack[rows], K, mean, rows)
         mixed: Array = whole + self.rho * (total / self.examples - whole)
         return mixed
 
-    def mean_product(self, m: Array, xi: Array) -> Array:
-        """E_i[R_i m xi_i^H] for m (r, M), xi (N, r, M)."""
+    def _by_matrix(self, part: Array, K: Array, mean: Array | None, rows: slice) -> Array:
+        """Sum of R_i K R_i - X_i - X_i^H + xi_i xi_i^H from the R_i, as products over (i, k)."""
         r = self.lam.size
-        total = np.zeros((r, r), np.result_type(m, xi))
-        first = 0
-        for part in self._parts:
-            if self.factors is None:
-                pushed = part @ m
-            else:
-                pushed = part.transpose(0, 2, 1) @ (part.conj() @ m)
-            own = xi[first : first + part.shape[0]]
-            first += part.shape[0]
-            # (a, i, m) x (b, i, m)
-            total += pushed.transpose(1, 0, 2).reshape(r, -1) @ (
-                own.conj().transpose(1, 0, 2).reshape(r, -1).T
-            )
-        total /= self.examples
+        left = (part.reshape(-1, r) @ K).reshape(part.shape)
+        total: Array = left.transpose(1, 0, 2).reshape(r, -1) @ part.reshape(-1, r)
+        if mean is not None:
+            assert self.noise is not None
+            xi = self.noise[rows]
+            half = (xi / 2 - part @ mean).transpose(1, 0, 2).reshape(r, -1)
+            mixed = half @ xi.conj().transpose(0, 2, 1).reshape(-1, r)
+            total += mixed + mixed.conj().T
+        return total
+
+    def _by_factor(self, part: Array, K: Array, mean: Array | None, rows: slice) -> Array:
+        """The same, F' (F* K F' - ...) F*: only the q x q matrix in the middle is formed."""
+        r = self.lam.size
+        conj = part.conj()
+        left = (conj.reshape(-1, r) @ K).reshape(part.shape)
+        middle = _product(left, part.transpose(0, 2, 1))
+        if mean is not None:
+            assert self.noise is not None
+            noise = self.noise[rows]
+            half = noise / 2 - (conj.reshape(-1, r) @ mean).reshape(noise.shape)
+            mixed = _product(half, noise.conj().transpose(0, 2, 1))
+            middle = middle + mixed + mixed.conj().transpose(0, 2, 1)
+        total: Array = part.reshape(-1, r).T @ _product(middle, conj).reshape(-1, r)
         return total
 
     def _symmetric(self) -> tuple[Callable[[Array], Array], Array]:
@@ -463,9 +457,13 @@ class _DataSet:
         )
         return 1 / float(top[0])
 
-    def fixed_point(self, mu: float, force: Array) -> tuple[Array, float]:
-        """K with (A - mu E[R_b . R_b]) K = force by conjugate gradients, and the residual."""
+    def fixed_point(self, mu: float) -> tuple[Array, float]:
+        """K with A K = mu E[(R_b c - xi_b)(..)^H], E[c] = 0, by conjugate gradients; residual."""
+        assert self.noise is not None
         S, root = self._symmetric()
+        r = self.lam.size
+        nothing = np.zeros((r, self.noise.shape[2]), self._stack.dtype)
+        force = mu * self.second_moment(np.zeros((r, r), self._stack.dtype), nothing)
         y = np.zeros_like(force)
         rest = root * force
         size = float(np.linalg.norm(rest))
@@ -537,3 +535,14 @@ def _of_regressors(u: ArrayLike, batch: int, replace: bool) -> _DataSet:
     U = U.astype(np.result_type(U, np.float64)).reshape(U.shape[0], -1, U.shape[-1])
     flat = U.reshape(-1, U.shape[2])
     return _DataSet.of(U, natural_modes(flat.T @ flat.conj() / flat.shape[0]), batch, replace)
+
+
+def _product(a: Array, b: Array) -> Array:
+    """a @ b for stacks of matrices, without a call per matrix where a has a single row."""
+    if a.shape[1] > 1:
+        stack: Array = a @ b
+    elif a.shape[2] == 1:
+        stack = a * b
+    else:
+        stack = np.einsum("nk,nkj->nj", a[:, 0], b)[:, None]
+    return stack

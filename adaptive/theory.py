@@ -332,7 +332,7 @@ def predict_power_normalized_lms(
     *,
     mu: float,
     steps: int,
-    eps: float = 0.0,
+    eps: float | None = None,
     transform: ArrayLike | None = None,
     w0: ArrayLike | None = None,
 ) -> LearningCurve:
@@ -342,7 +342,7 @@ def predict_power_normalized_lms(
     ----------
     problem, steps, w0 : as in :func:`predict_lms`.
     mu : step size, a pure number.
-    eps : added to each power, in units of it.
+    eps : added to each power, in units of it; None is 1e-6 tr(R) / L, as the filter takes it.
     transform : (L, L) orthogonal or unitary T: the powers are those of T u, and the weights of
         T u are what is stepped (transform-domain LMS). None is the identity.
 
@@ -365,14 +365,15 @@ def predict_power_normalized_lms(
     Examples
     --------
     >>> problem = WienerProblem(R=[[4.0, 0.0], [0.0, 0.01]], P=[4.0, 0.01], d_power=4.02)
-    >>> curve = predict_power_normalized_lms(problem, mu=0.1, steps=100)
+    >>> curve = predict_power_normalized_lms(problem, mu=0.1, eps=0.0, steps=100)
     >>> curve.weights[1].round(12).tolist(), round(curve.misadjustment, 9)  # no spread is left
     ([0.1, 0.1], 0.125)
     """
     start = _Start.of(problem, mu, steps, w0)
     L = problem.taps
     T = np.eye(L) if transform is None else _unitary(transform, L)
-    power = np.real(np.diagonal(T @ problem.R @ T.conj().T)) + _checks.nonnegative("eps", eps)
+    floor = stability.checked_eps(eps, start.modes) / (L if eps is None else 1)
+    power = np.real(np.diagonal(T @ problem.R @ T.conj().T)) + floor
     if not power.min() > L * np.finfo(power.dtype).eps * power.max():
         raise ValueError(
             "eps must be positive where a tap has no power, since its step is mu / (eps + power); "

@@ -581,7 +581,7 @@ class TestSimulatedRuns:
     def test_power_normalized_lms(self, kind):
         problem, w0 = family_problem(kind)
         power = np.real(np.diagonal(problem.R))
-        curve = adaptive.predict_power_normalized_lms(problem, mu=0.1, steps=60, w0=w0)
+        curve = adaptive.predict_power_normalized_lms(problem, mu=0.1, eps=0.0, steps=60, w0=w0)
         assert_band(curve, problem, lambda w, u, e, _: w + 0.1 * gradient(u, e) / power, w0=w0)
 
 
@@ -845,8 +845,9 @@ def test_the_family_refuses(predict, arguments, error, message):
 def test_refusals_that_hang_on_the_data():
     silent_tap = adaptive.WienerProblem(R=np.diag([0.0, 1.0]), P=[0.0, 1.0], d_power=1.1)
     with pytest.raises(ValueError, match=r"eps must be positive where a tap has no power.* tap 0"):
-        adaptive.predict_power_normalized_lms(silent_tap, mu=0.1, steps=5)
-    assert adaptive.predict_power_normalized_lms(silent_tap, mu=0.1, steps=5, eps=0.1).stable
+        adaptive.predict_power_normalized_lms(silent_tap, mu=0.1, eps=0.0, steps=5)
+    for eps in (None, 0.1):
+        assert adaptive.predict_power_normalized_lms(silent_tap, mu=0.1, steps=5, eps=eps).stable
     one = adaptive.WienerProblem(R=np.eye(1) + 0j, P=np.ones(1) + 0j, d_power=1.1)
     with pytest.raises(ValueError, match="fewer than 2 excited modes of complex data"):
         adaptive.predict_nlms(one, mu=0.1, steps=5, eps=0.0)
