@@ -14,8 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
 
 from adaptive._checks import Array
 
@@ -102,44 +105,171 @@ def stochastic_gradient(
     return -1 if _all_finite(w) else d.size
 
 
+LANES = 32  # runs or outputs that advance side by side, one per SIMD lane
+
+
+def lane_pass(
+    w: Array, z: Array, x: Array, previous: int, now: int, kept: float, g: Array, y: Array,
+    lane: int,
+) -> None:  # fmt: skip
+    """The fused pass of ``stochastic_gradient`` for LANES lanes from ``lane`` on.
+
+    For every tap k: w[k] <- kept w[k] + g z[previous + k], then y += w[k] x[now + k]; z and x hold
+    a column per lane, or one column that all lanes share.
+    """
+    part = slice(lane, lane + LANES)
+    L = w.shape[0]
+    rows_z = z[previous : previous + L, part] if z.ndim == 2 else z[previous : previous + L, None]
+    rows_x = x[now : now + L, part] if x.ndim == 2 else x[now : now + L, None]
+    w[:, part] = kept * w[:, part] + g[part] * rows_z
+    y[part] = (w[:, part] * rows_x).sum(axis=0)
+
+
+@intrinsic
+def _lane_pass(typing, w, z, x, previous, now, kept, g, y, lane):  # type: ignore[no-untyped-def]
+    """``lane_pass`` as vector instructions, with g and y in registers over the whole pass.
+
+    The compiler's own vectoriser cannot do this: it must assume that w, g and y overlap.
+    """
+    signature = types.void(w, z, x, previous, now, kept, g, y, lane)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = ir.VectorType(ir.DoubleType(), LANES)
+        arrays = {
+            name: make_array(signature.args[i])(context, builder, args[i])
+            for name, i in {"w": 0, "z": 1, "x": 2, "g": 6, "y": 7}.items()
+        }
+        lane = args[8]
+
+        def address(name, index):  # type: ignore[no-untyped-def]
+            return builder.gep(arrays[name].data, [index])
+
+        def load(name, index):  # type: ignore[no-untyped-def]
+            at = builder.bitcast(address(name, index), vector.as_pointer())
+            return builder.load(at, align=8)
+
+        def store(name, index, value):  # type: ignore[no-untyped-def]
+            at = builder.bitcast(address(name, index), vector.as_pointer())
+            builder.store(value, at, align=8)
+
+        def splat(value):  # type: ignore[no-untyped-def]
+            one = builder.insert_element(
+                ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+            )
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+        def regressor(name, position, row):  # type: ignore[no-untyped-def]
+            if signature.args[position].ndim == 1:
+                return splat(builder.load(address(name, row)))
+            return load(name, builder.add(builder.mul(row, width), lane))
+
+        taps = builder.extract_value(arrays["w"].shape, 0)
+        width = builder.extract_value(arrays["w"].shape, 1)
+        gains, keep = load("g", lane), splat(args[5])
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES))
+        fused = {"flags": ["contract"]}
+        with cgutils.for_range(builder, taps) as loop:
+            at = builder.add(builder.mul(loop.index, width), lane)
+            change = builder.fmul(
+                gains, regressor("z", 1, builder.add(args[3], loop.index)), **fused
+            )
+            weight = builder.fadd(builder.fmul(keep, load("w", at), **fused), change, **fused)
+            store("w", at, weight)
+            output = builder.fmul(
+                weight, regressor("x", 2, builder.add(args[4], loop.index)), **fused
+            )
+            builder.store(builder.fadd(builder.load(total), output, **fused), total)
+        store("y", lane, builder.load(total))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@overload(lane_pass)
+def _compiled_lane_pass(w, z, x, previous, now, kept, g, y, lane):  # type: ignore[no-untyped-def]
+    def call(w, z, x, previous, now, kept, g, y, lane):  # type: ignore[no-untyped-def]
+        _lane_pass(w, z, x, previous, now, kept, g, y, lane)  # type: ignore[call-arg]
+
+    return call
+
+
 @fast
-def stochastic_gradient_many(
-    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, signed: bool,
-    w: Array, error: Array, offset: int, every: int, history: Array,
-) -> int:  # fmt: skip
-    """M outputs that share the regressor: w is (L, M), d and error (N, M); inner loop over M."""
-    L, M = w.shape
-    g = np.zeros(M, w.dtype)
-    y = np.zeros(M, w.dtype)
-    kept = keep.dtype.type(1)
+def stochastic_gradient_lanes(
+    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, signed: bool, used: int,
+    w: Array, error: Array, stops: Array, offset: int, every: int, history: Array, mean: Array,
+    squares: Array,
+) -> None:  # fmt: skip
+    """``stochastic_gradient`` for many outputs or runs at once, real double precision.
+
+    Lanes run along the last axis of w (L, V), d and error (N, V), V a multiple of LANES of which
+    ``used`` count; x and z are (T,) where all lanes share the regressor, (T, V) where each has its
+    own; step is (N or 1, V or 1). ``stops[v]`` receives the sample at which lane v diverged.
+    Every ``every`` samples the weights go to ``history`` (rows, V, L), or their mean over the lanes
+    and sum of squared deviations to ``mean`` and ``squares`` (rows, L), where those have rows.
+    """
+    L, V = w.shape
+    N = d.shape[0]
+    g = np.zeros(V)
+    y = np.zeros(V)
+    kept = 1.0
     previous = 0
-    for n in range(d.shape[0]):
-        now = n * hop
-        y[:] = 0
-        for k in range(L):
-            row = w[k]
-            u = x[now + k]
-            direction = z[previous + k]
-            for m in range(M):
-                row[m] = kept * row[m] + g[m] * direction
-                y[m] += np.conj(row[m]) * u
+    for n in range(N + 1):  # the last pass only updates
+        now = n * hop if n < N else previous
+        for lane in range(0, V, LANES):
+            lane_pass(w, z, x, previous, now, kept, g, y, lane)
         if every > 0 and (offset + n) % every == 0:
-            history[(offset + n) // every] = w.T
+            row = (offset + n) // every
+            if row < history.shape[0]:
+                for m in range(used):
+                    for k in range(L):
+                        history[row, m, k] = w[k, m]
+            if row < mean.shape[0]:
+                for k in range(L):
+                    lane_moments(w[k], used, mean[row], squares[row], k)
+        if n == N:
+            break
         kept = keep[n] if keep.size > 1 else keep[0]
-        mu = step[n] if step.size > 1 else step[0]
-        for m in range(M):
-            e = d[n, m] - y[m]
+        mus = step[n] if step.shape[0] > 1 else step[0]
+        for v in range(V):
+            e = d[n, v] - y[v]
+            error[n, v] = e
             if not finite(e):
-                return n
-            g[m] = mu * np.conj(sign(e) if signed else e)
-            error[n, m] = e
+                if stops[v] < 0:
+                    stops[v] = offset + n
+                error[n, v] = np.nan
+            mu = mus[v] if mus.size > 1 else mus[0]
+            g[v] = mu * sign(e) if signed else mu * e
         previous = now
-    all_finite = True
-    for k in range(L):
-        for m in range(M):
-            w[k, m] = kept * w[k, m] + g[m] * z[previous + k]
-            all_finite &= finite(w[k, m])
-    return -1 if all_finite else d.shape[0]
+    for v in range(used):
+        for k in range(L):
+            if stops[v] < 0 and not finite(w[k, v]):
+                stops[v] = offset + N
+
+
+@fast
+def lane_moments(values: Array, used: int, mean: Array, squares: Array, at: int) -> None:
+    """Mean of the first ``used`` lanes and the sum of their squared deviations, at one place."""
+    # relative to one of the values, which lies among the others: one pass loses no digits
+    reference = values[0]
+    total = 0.0
+    deviations = 0.0
+    for v in range(used):
+        difference = values[v] - reference
+        total += difference
+        deviations += difference * difference
+    mean[at] = reference + total / used
+    squares[at] = deviations - total * total / used
+
+
+@fast
+def squared_error_moments(error: Array, used: int, mean: Array, squares: Array) -> None:
+    """Over the lanes of error (N, V): mean of |e(n)|^2 and sum of its squared deviations."""
+    power = np.empty(error.shape[1])
+    for n in range(error.shape[0]):
+        for v in range(used):
+            power[v] = error[n, v] * error[n, v]
+        lane_moments(power, used, mean, squares, n)
 
 
 @fast

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy.signal
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike
 
@@ -52,6 +53,17 @@ class Regressors:
         taps = self.taps // self.hop
         _kernels.sliding_power(energy, taps, sample % taps, power)
         return power
+
+    def outputs(self, w: Array) -> Array:
+        """(N,) outputs w^H u(n) of fixed weights (L,) in public order."""
+        taps = np.empty(self.taps, np.result_type(w, self.buffer))
+        taps[self.order] = w
+        if self.hop == 1 and self.taps > 64:
+            filtered: Array = scipy.signal.oaconvolve(self.buffer, taps[::-1].conj(), mode="valid")
+            return filtered
+        if self.hop == 1:
+            return np.correlate(self.buffer, taps, mode="valid")
+        return self.rows @ taps.conj()
 
     def chunks(self, start: int = 0, size: int = 1 << 22) -> Iterator[tuple[slice, Array]]:
         """Slices of samples and their regressors (n, L) in public order, about ``size`` entries."""

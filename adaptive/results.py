@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -124,11 +125,14 @@ class Ensemble:
 
     Attributes
     ----------
-    algorithm, mu, steps, runs, seed : what was run.
+    algorithm, mu, steps, runs, seed, options : what was run.
     mse : (steps,) mean of |e(n)|^2 over the runs.
     mse_se : (steps,) standard error of ``mse``.
-    mean_weights : (steps + 1, L) mean of w(n); the last row follows the last update.
-    mean_weights_se : (steps + 1, L) its standard error.
+    mean_weights : (steps // record + 1, L) mean of w(n) at n = 0, record, 2 record, ...; after the
+        last update at the end, where ``record`` divides ``steps``.
+    mean_weights_se : its standard error.
+    record : updates between two rows of ``mean_weights``.
+    quantiles : of |e(n)|^2 by level, each (steps,), where they were asked for.
     diverged : number of runs whose error left the finite numbers. From the first such sample on,
         the averages are inf: the mean over all runs is not finite there.
     """
@@ -143,3 +147,7 @@ class Ensemble:
     mean_weights: Array = field(repr=False)
     mean_weights_se: Array = field(repr=False)
     diverged: int
+    record: int = 1
+    quantiles: dict[float, Array] = field(default_factory=dict, repr=False)
+    options: dict[str, Any] = field(default_factory=dict)
+    sums: Any = field(default=None, repr=False)  # what ``simulate(resume=)`` goes on from

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -24,6 +24,8 @@ from adaptive.results import FilterRun
 StepSize = float | ArrayLike | Callable[[int], float]
 Record = int | Literal["all", "last"]
 
+LEAST_LANES = 9  # outputs from which running them side by side pays
+MOST_LANE_TAPS = 96  # and taps up to which their weights stay in the first-level cache
 CHUNK = 1 << 15  # samples a kernel call: the arrays beside the signal stay in cache
 
 
@@ -248,6 +250,15 @@ class AdaptiveFilter:
         return w
 
 
+class TogetherRun(NamedTuple):
+    """Errors (N, V) of runs in lanes; per recorded row the weights' mean and squared deviations."""
+
+    error: Array
+    mean: Array
+    squares: Array
+    stops: Array
+
+
 class LMS(AdaptiveFilter):
     """w(n+1) = w(n) + mu u(n) e*(n). See ``adaptive.lms``.
 
@@ -287,22 +298,67 @@ class LMS(AdaptiveFilter):
         plain = z is x and keep.size == 1 and keep[0] == 1 and not self.signed and not every
         if plain and M == 1 and long_filters.wins(lines, w.dtype):
             return long_filters.run(lines, d[0], step, w[0], error[0])
-        if M < 4:
-            stops = [
-                _kernels.stochastic_gradient(
-                    x, z, lines.hop, d[m], step, keep, self.signed,
-                    w[m], error[m], m, offset, every, history,
-                )
-                for m in range(M)
-            ]  # fmt: skip
-            return _first(stops)
-        by_tap, by_sample = w.T.copy(), np.full(d.T.shape, np.nan, d.dtype)
-        stop: int = _kernels.stochastic_gradient_many(
-            x, z, lines.hop, d.T.copy(), step, keep, self.signed,
-            by_tap, by_sample, offset, every, history,
+        if M >= LEAST_LANES and w.dtype == np.float64 and lines.taps <= MOST_LANE_TAPS:
+            return self._advance_lanes(
+                x, z, lines.hop, d, step, keep, error, offset, every, history
+            )
+        return _first(
+            _kernels.stochastic_gradient(
+                x, z, lines.hop, d[m], step, keep, self.signed,
+                w[m], error[m], m, offset, every, history,
+            )
+            for m in range(M)
         )  # fmt: skip
-        w[:], error[:] = by_tap.T, by_sample.T
-        return stop
+
+    def _advance_lanes(
+        self, x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, error: Array,
+        offset: int, every: int, history: Array,
+    ) -> int:  # fmt: skip
+        """Outputs side by side in SIMD lanes; lanes beyond the last output run on zeros."""
+        w = self._own["w"]
+        M, L = w.shape
+        by_tap, desired = _lanes(w), _lanes(d)
+        errors, stops = np.empty_like(desired), np.full(desired.shape[1], -1)
+        none = np.empty((0, L))
+        _kernels.stochastic_gradient_lanes(
+            x, z, hop, desired, step[:, None], keep, self.signed, M,
+            by_tap, errors, stops, offset, every, history, none, none,
+        )  # fmt: skip
+        w[:], error[:] = by_tap[:, :M].T, errors[:, :M].T
+        stop = _first(stops)
+        return stop - offset if stop >= 0 else -1
+
+    def run_together(self, draws: list[tuple[Regressors, Array]], every: int) -> TogetherRun:
+        """Independent runs of this filter from their first sample, one SIMD lane each.
+
+        What the ensembles are made of: real double precision, one output, equal lengths.
+        """
+        R, N, L = len(draws), draws[0][0].samples, draws[0][0].taps
+        buffers, directions, steps = [], [], []
+        for lines, d in draws:
+            self.reset()
+            self._begin(lines, d)
+            mu = self._step_sizes(N, d.dtype)
+            buffers.append(lines.buffer)
+            directions.append(self._direction(lines))
+            steps.append(self._steps(lines, mu))
+        keep = self._keep(mu)
+        x = _lanes(np.array(buffers))
+        z = x if directions[-1] is buffers[-1] else _lanes(np.array(directions))
+        desired = _lanes(np.array([d for _, d in draws]))
+        step = _lanes(np.array(steps)) if steps[0] is not mu else mu[:, None]
+        w = np.repeat(self._own["w"].T, desired.shape[1], axis=1)
+        w[:, R:] = 0
+        error, stops = np.empty_like(desired), np.full(desired.shape[1], -1)
+        rows = N // every + 1
+        mean, squares = np.full((rows, L), np.nan), np.full((rows, L), np.nan)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            _kernels.stochastic_gradient_lanes(
+                x, z, draws[0][0].hop, desired, step, keep, self.signed, R,
+                w, error, stops, 0, every, np.empty((0, R, L)), mean, squares,
+            )  # fmt: skip
+        order = draws[0][0].order
+        return TogetherRun(error, mean[:, order], squares[:, order], stops[:R])
 
     def _chunk(self, taps: int) -> int:
         return max(CHUNK, 4 * taps)
@@ -540,6 +596,14 @@ class RLS(AdaptiveFilter):
             own["w"], own["V"], own["D"], error, offset, every, history,
         )  # fmt: skip
         return stop
+
+
+def _lanes(rows: Array) -> Array:
+    """(R, N) to (N, V), V the next multiple of the number of lanes; the rest is zero."""
+    V = -(-rows.shape[0] // _kernels.LANES) * _kernels.LANES
+    columns = np.zeros((rows.shape[1], V), rows.dtype)
+    columns[:, : rows.shape[0]] = rows.T
+    return columns
 
 
 def _given(rows: Array, lines: Regressors) -> Regressors:

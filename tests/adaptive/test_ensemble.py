@@ -128,3 +128,97 @@ def test_simulate_refuses(arguments, error, message):
 def test_scenarios_refuse(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_mean_weights_may_be_recorded_now_and_then():
+    every = adaptive.simulate(scenario(), mu=0.1, steps=40, runs=40, seed=3)
+    some = adaptive.simulate(scenario(), mu=0.1, steps=40, runs=40, seed=3, record=7)
+    np.testing.assert_array_equal(some.mean_weights, every.mean_weights[::7])
+    np.testing.assert_array_equal(some.mean_weights_se, every.mean_weights_se[::7])
+    np.testing.assert_array_equal(some.mse, every.mse)
+
+
+@pytest.mark.parametrize("algorithm", ["lms", "momentum_lms"])
+def test_adding_runs_gives_the_bits_of_one_call(algorithm):
+    options = {"momentum": 0.5} if algorithm == "momentum_lms" else {}
+    call = {"algorithm": algorithm, "mu": 0.05, "steps": 30, "seed": 3, "quantiles": [0.5]}
+    first = adaptive.simulate(scenario(), runs=64, **call, **options)
+    both = adaptive.simulate(scenario(), runs=150, resume=first, **call, **options)
+    once = adaptive.simulate(scenario(), runs=150, **call, **options)
+    assert both.runs == 150
+    for field in ("mse", "mse_se", "mean_weights", "mean_weights_se"):
+        np.testing.assert_array_equal(getattr(both, field), getattr(once, field))
+    np.testing.assert_array_equal(both.quantiles[0.5], once.quantiles[0.5])
+    again = adaptive.simulate(scenario(), runs=150, resume=first, **call, **options)
+    np.testing.assert_array_equal(again.mse, once.mse)  # the first ensemble was not used up
+
+
+def test_resume_refuses_another_simulation():
+    first = adaptive.simulate(scenario(), mu=0.1, steps=30, runs=64, seed=3)
+    with pytest.raises(
+        ValueError, match=r"resume must be an ensemble of the same mu, 0.2; got 0.1"
+    ):
+        adaptive.simulate(scenario(), mu=0.2, steps=30, runs=96, seed=3, resume=first)
+    with pytest.raises(ValueError, match="runs must be at least the 64 of resume; got 32"):
+        adaptive.simulate(scenario(), mu=0.1, steps=30, runs=32, seed=3, resume=first)
+
+
+def test_quantiles_lie_within_half_a_bin_of_the_runs_own():
+    call = {"mu": 0.1, "steps": 25, "seed": 3}
+    ensemble = adaptive.simulate(scenario(), runs=400, quantiles=(0.1, 0.5, 0.9), **call)
+    errors = []
+    for i in range(400):
+        rng = np.random.default_rng(np.random.SeedSequence(3, spawn_key=(i,)))
+        lines, d = scenario().draw(rng, 25)
+        errors.append(adaptive.lms(lines.rows[:, lines.order], d, mu=0.1).error ** 2)
+    for level, values in ensemble.quantiles.items():
+        exact = np.quantile(errors, level, axis=0, method="inverted_cdf")
+        assert np.abs(np.log2(values / exact)).max() <= 1 / 8
+
+
+def test_quantiles_survive_divergence():
+    ensemble = adaptive.simulate(scenario(), mu=30.0, steps=500, runs=40, seed=0, quantiles=(0.5,))
+    assert np.isinf(ensemble.quantiles[0.5][-1])
+    assert not np.isnan(ensemble.quantiles[0.5]).any()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("lms", {"mu": 0.05}),
+        ("nlms", {"mu": 0.5}),
+        ("leaky_lms", {"mu": 0.05, "leakage": 0.1}),
+        ("sign_error_lms", {"mu": 0.01}),
+        ("sign_data_lms", {"mu": 0.02}),
+        ("sign_sign_lms", {"mu": 0.01}),
+        ("momentum_lms", {"mu": 0.02, "momentum": 0.5}),
+        ("block_lms", {"mu": 0.2, "block": 4}),
+        ("power_normalized_lms", {"mu": 0.1}),
+        ("transform_domain_lms", {"mu": 0.1}),
+        ("affine_projection", {"mu": 0.5, "order": 2}),
+        ("rls", {"forgetting": 0.99}),
+        ("frequency_domain_lms", {"mu": 0.5, "block": 2}),
+    ],
+)
+def test_every_algorithm_learns_the_system_in_an_ensemble(algorithm, options):
+    ensemble = adaptive.simulate(
+        scenario(), algorithm=algorithm, steps=600, runs=40, seed=1, **options
+    )
+    assert ensemble.mse[-100:].mean() < scenario().problem.d_power / 10
+    assert ensemble.diverged == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"mu": None}, TypeError, "mu must be given for lms"),
+        ({"algorithm": "rls"}, TypeError, "mu must be left out for rls"),
+        ({"quantiles": (1.5,)}, ValueError, "quantiles must be between 0 and 1; got 1.5"),
+        ({"record": 0}, ValueError, "record must be at least 1; got 0"),
+        ({"w0": np.ones(5)}, ValueError, r"w0 must have shape \(3,\); got \(5,\)"),
+        ({"algorithm": "nlms", "eps": -1.0}, ValueError, "eps must be zero or positive; got -1"),
+    ],
+)
+def test_simulate_refuses_options(arguments, error, message):
+    with pytest.raises(error, match=message):
+        adaptive.simulate(scenario(), **{"mu": 0.1, "steps": 5, "runs": 2, "seed": 0, **arguments})
