@@ -7,10 +7,13 @@ channels stack channel by channel. float32 stays float32.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import streaming
+from adaptive import _checks, streaming
+from adaptive._checks import Array
 from adaptive.regressors import regressors
 from adaptive.results import FilterRun
 from adaptive.streaming import AdaptiveFilter, Record, StepSize
@@ -97,8 +100,9 @@ def nlms(
     >>> nlms(1e6 * u, d, mu=0.5, taps=2).weights.round(12).tolist()
     [1e-06, -5e-07]
     """
-    eps = _regularisation("eps", eps, 1e-6, u, taps, whole=True)
-    return _once(streaming.NLMS(mu=mu, eps=eps, taps=taps, w0=w0), u, d, record)
+    u, d, exponent = _moderate(u, d, eps)
+    eps = _regularisation("eps", eps, 1e-6, u, taps, exponent, whole=True)
+    return _once(streaming.NLMS(mu=mu, eps=eps, taps=taps, w0=w0), u, d, record, exponent)
 
 
 def leaky_lms(
@@ -363,9 +367,10 @@ def power_normalized_lms(
     >>> power_normalized_lms(u, d, mu=0.1).weights.round(6).tolist()
     [1.0, -0.5]
     """
-    eps = _regularisation("eps", eps, 1e-6, u, taps)
+    u, d, exponent = _moderate(u, d, eps)
+    eps = _regularisation("eps", eps, 1e-6, u, taps, exponent)
     filter_ = streaming.PowerNormalizedLMS(mu=mu, eps=eps, forgetting=forgetting, taps=taps, w0=w0)
-    return _once(filter_, u, d, record)
+    return _once(filter_, u, d, record, exponent)
 
 
 def transform_domain_lms(
@@ -404,9 +409,10 @@ def transform_domain_lms(
     >>> transform_domain_lms(u, d, mu=0.2, taps=3).weights.round(3).tolist()
     [1.0, -0.5, 0.25]
     """
-    eps = _regularisation("eps", eps, 1e-6, u, taps)
+    u, d, exponent = _moderate(u, d, eps)
+    eps = _regularisation("eps", eps, 1e-6, u, taps, exponent)
     filter_ = streaming.TransformDomainLMS(mu=mu, eps=eps, forgetting=forgetting, taps=taps, w0=w0)
-    return _once(filter_, u, d, record)
+    return _once(filter_, u, d, record, exponent)
 
 
 def affine_projection(
@@ -446,9 +452,10 @@ def affine_projection(
     >>> affine_projection(u, d, mu=1.0, order=3, taps=3).weights.round(4).tolist()
     [1.0, -0.5, 0.25]
     """
-    eps = _regularisation("eps", eps, 1e-6, u, taps, whole=True)
+    u, d, exponent = _moderate(u, d, eps)
+    eps = _regularisation("eps", eps, 1e-6, u, taps, exponent, whole=True)
     filter_ = streaming.AffineProjection(mu=mu, order=order, eps=eps, taps=taps, w0=w0)
-    return _once(filter_, u, d, record)
+    return _once(filter_, u, d, record, exponent)
 
 
 def rls(
@@ -489,8 +496,10 @@ def rls(
     >>> rls(u, d, delta=1e-9, taps=3).weights.round(6).tolist()
     [1.0, -0.5, 0.25]
     """
-    delta = _regularisation("delta", delta, 1e-2, u, taps)
-    return _once(streaming.RLS(delta=delta, forgetting=forgetting, taps=taps, w0=w0), u, d, record)
+    u, d, exponent = _moderate(u, d, delta)
+    delta = _regularisation("delta", delta, 1e-2, u, taps, exponent)
+    filter_ = streaming.RLS(delta=delta, forgetting=forgetting, taps=taps, w0=w0)
+    return _once(filter_, u, d, record, exponent)
 
 
 def frequency_domain_lms(
@@ -539,29 +548,93 @@ def frequency_domain_lms(
     >>> frequency_domain_lms(u, d, mu=0.5, taps=3).weights.round(3).tolist()
     [1.0, -0.5, 0.25]
     """
-    eps = _regularisation("eps", eps, 1e-6, u, taps) if normalize else 0.0
+    exponent = 0
+    if normalize:
+        u, d, exponent = _moderate(u, d, eps)
+        eps = _regularisation("eps", eps, 1e-6, u, taps, exponent)
+    else:
+        eps = 0.0
     filter_ = streaming.FrequencyDomainLMS(
         mu=mu, taps=taps, block=block, normalize=normalize, eps=eps, forgetting=forgetting, w0=w0
     )
-    return _once(filter_, u, d, record)
+    return _once(filter_, u, d, record, exponent)
 
 
-def _once(filter_: AdaptiveFilter, u: ArrayLike, d: ArrayLike, record: Record) -> FilterRun:
-    """The streaming filter over the whole signal as one block."""
+def _once(
+    filter_: AdaptiveFilter, u: ArrayLike, d: ArrayLike, record: Record, exponent: int = 0
+) -> FilterRun:
+    """The streaming filter over the whole signal as one block; errors times 2**exponent."""
     mu = filter_.mu
     if not callable(mu) and np.ndim(mu) == 1 and np.size(mu) != np.shape(u)[0]:
         raise ValueError(
             f"mu must be a number or hold one per sample, {np.shape(u)[0]}; got {np.shape(mu)}"
         )
-    return filter_.run(u, d, record)
+    run = filter_.run(u, d, record)
+    if exponent == 0:
+        return run
+    error, output = (
+        _times_power_of_two(run.error, exponent),
+        _times_power_of_two(run.output, exponent),
+    )
+    return dataclasses.replace(run, error=error, output=output)
+
+
+def _moderate(
+    u: ArrayLike, d: ArrayLike, regularisation: float | None
+) -> tuple[ArrayLike, ArrayLike, int]:
+    """u and d over 2**exponent, where the square of u would leave the floating-point range.
+
+    Normalised updates do not change when u and d change by one factor, and a power of two changes
+    no digit. The exponent is 0 for signals of ordinary size, which pass untouched.
+    """
+    signal, desired = np.asarray(u), np.asarray(d)
+    if not {signal.dtype.type, desired.dtype.type} <= set(_checks.FLOATS):
+        return u, d, 0  # the gate will refuse them
+    limits = np.finfo(np.result_type(signal, desired))
+    of_u = _exponent(signal)
+    if of_u is None or abs(of_u) <= limits.maxexp // 4:
+        return u, d, 0
+    of_d = _exponent(desired)
+    exponent = of_u
+    if of_d is not None:  # d must stay in range too
+        room = limits.maxexp - limits.maxexp // 8
+        exponent = min(max(exponent, of_d - room), of_d + room)
+    with np.errstate(over="ignore"):
+        if regularisation is not None and not np.ldexp(regularisation, -2 * exponent) < np.inf:
+            return u, d, 0  # far above the power of u, it hides that the power underflows
+    return _times_power_of_two(signal, -exponent), _times_power_of_two(desired, -exponent), exponent
+
+
+def _exponent(a: Array) -> int | None:
+    """Binary exponent of the largest entry; None for silence and for what is not finite."""
+    parts = (a.real, a.imag) if np.iscomplexobj(a) else (a,)
+    peak = max(max(x.max(initial=0), -x.min(initial=0)) for x in parts)
+    return int(np.frexp(peak)[1]) if 0 < peak < np.inf else None
+
+
+def _times_power_of_two(a: Array, exponent: int) -> Array:
+    """a * 2**exponent, also where 2**exponent itself is out of range."""
+    parts = np.ascontiguousarray(a).view(a.real.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        scaled: Array = np.ldexp(parts, exponent).view(a.dtype)
+    return scaled.reshape(a.shape)
 
 
 def _regularisation(
-    name: str, value: float | None, part: float, u: ArrayLike, taps: int | None, whole: bool = False
+    name: str,
+    value: float | None,
+    part: float,
+    u: ArrayLike,
+    taps: int | None,
+    exponent: int,
+    whole: bool = False,
 ) -> float:
-    """The value given, or a part of the input's mean power per tap (of all taps if ``whole``)."""
+    """The value given, over 4**exponent, or a part of u's mean power per tap (of all if whole)."""
     if value is not None:
-        return value
+        if exponent == 0:
+            return value
+        smallest = np.finfo(float).tiny if value > 0 else 0.0
+        return max(float(np.ldexp(value, -2 * exponent)), smallest)
     lines = regressors(u, taps)
     samples = lines.buffer.size / lines.hop - (lines.taps / lines.hop - 1)
     power = float(np.sum(np.abs(lines.buffer) ** 2, dtype=np.float64)) / (samples * lines.hop)
