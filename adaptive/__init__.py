@@ -38,7 +38,23 @@ from adaptive.minibatch import (
 )
 from adaptive.modes import NaturalModes, natural_modes
 from adaptive.results import Ensemble, FilterRun, LearningCurve
-from adaptive.signals import AutoRegressive, GaussianRegressors, SystemIdentification, white
+from adaptive.scenarios import (
+    Echo,
+    Equalisation,
+    NoiseCancelling,
+    Prediction,
+    SystemIdentification,
+    raised_cosine,
+)
+from adaptive.signals import (
+    ARMA,
+    AutoRegressive,
+    GaussianRegressors,
+    Impulsive,
+    Recorded,
+    Tones,
+    white,
+)
 from adaptive.stability import (
     NlmsBounds,
     StabilityBounds,
@@ -75,16 +91,20 @@ from adaptive.tracking import OptimalStep, optimal_mu, predict_tracking, trackin
 from adaptive.wiener import WienerProblem
 
 __all__ = [
+    "ARMA",
     "LMS",
     "NLMS",
     "RLS",
     "AffineProjection",
     "AutoRegressive",
     "BlockLMS",
+    "Echo",
     "Ensemble",
+    "Equalisation",
     "FilterRun",
     "FrequencyDomainLMS",
     "GaussianRegressors",
+    "Impulsive",
     "LeakyLMS",
     "LearningCurve",
     "LyapunovEdge",
@@ -92,13 +112,17 @@ __all__ = [
     "MomentumLMS",
     "NaturalModes",
     "NlmsBounds",
+    "NoiseCancelling",
     "OptimalStep",
     "PowerNormalizedLMS",
+    "Prediction",
+    "Recorded",
     "SignDataLMS",
     "SignErrorLMS",
     "SignSignLMS",
     "StabilityBounds",
     "SystemIdentification",
+    "Tones",
     "TransformDomainLMS",
     "WienerProblem",
     "affine_projection",
@@ -126,6 +150,7 @@ __all__ = [
     "predict_nlms",
     "predict_power_normalized_lms",
     "predict_tracking",
+    "raised_cosine",
     "rls",
     "sign_data_lms",
     "sign_error_lms",
