@@ -1,6 +1,8 @@
 """Modes, bounds and learning curves against oracles, theorems and simulated ensembles."""
 
+import runpy
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +220,18 @@ def test_one_tap_bounds_in_closed_form():
     assert b.trace == b.mean == 1.0
     assert b.mean_square_real == pytest.approx(1 / 3)  # 2 / (3 E[u^2]): E[u^4] = 3 E[u^2]^2
     assert b.mean_square_complex == pytest.approx(1 / 2)  # 1 / E|u|^2: E|u|^4 = 2 (E|u|^2)^2
+
+
+def test_the_documented_example_of_matlabs_maxstep():
+    """32 taps, x = sqrt(0.75) / (1 - 0.5 z^-1) of +-1 noise: maxstep prints 0.0625, our `trace`.
+
+    Its second number, 0.0536, allows for the kurtosis of that input; ours are for Gaussian input.
+    """
+    b = adaptive.stability_bounds(adaptive.AutoRegressive([0.5], taps=32).R)
+    assert b.trace == pytest.approx(0.0625, rel=1e-12)
+    assert b.mean == pytest.approx(0.677, abs=5e-4)
+    assert b.mean_square_real == pytest.approx(0.0565, abs=5e-5)
+    assert b.mean_square_complex == pytest.approx(0.0594, abs=5e-5)
 
 
 def test_bounds_refuse_silence_and_say_their_assumptions():
@@ -877,3 +891,17 @@ def test_nlms_bounds_print_what_they_rest_on():
     text = str(adaptive.nlms_bounds(np.eye(2)))
     assert "any_input" in text
     assert "whatever the input" in text
+
+
+# --- the documented error of the theory on a delay line -------------------------------------------
+
+
+def test_the_script_behind_the_documented_table_runs():
+    """White input, four taps, a tenth of the bound: theory and measurement agree."""
+    path = Path(__file__).parents[2] / "docs" / "delay_line_table.py"
+    row = runpy.run_path(str(path))["cell"](0.0, 4, 0.1, runs=20, seed=0)
+    a, taps, fraction, emse, learning, diverged = (x.strip() for x in row.strip("|").split("|"))
+    assert (a, taps, fraction, diverged) == ("0", "4", "0.1", "0")
+    for text in (emse, learning):
+        error, se = (float(x) for x in text.split("±"))
+        assert abs(error) < 4 * se + 1
