@@ -12,6 +12,7 @@
 Convention everywhere: w(n+1) = w(n) + mu e*(n) u(n), e the a priori error, newest tap first.
 """
 
+from adaptive.edge import ObservedEdge, observed_edge
 from adaptive.ensemble import simulate
 from adaptive.filters import (
     affine_projection,
@@ -88,6 +89,7 @@ from adaptive.theory import (
     predict_power_normalized_lms,
 )
 from adaptive.tracking import OptimalStep, optimal_mu, predict_tracking, tracking_emse
+from adaptive.verdict import Verdict, verdict
 from adaptive.wiener import WienerProblem
 
 __all__ = [
@@ -113,6 +115,7 @@ __all__ = [
     "NaturalModes",
     "NlmsBounds",
     "NoiseCancelling",
+    "ObservedEdge",
     "OptimalStep",
     "PowerNormalizedLMS",
     "Prediction",
@@ -124,6 +127,7 @@ __all__ = [
     "SystemIdentification",
     "Tones",
     "TransformDomainLMS",
+    "Verdict",
     "WienerProblem",
     "affine_projection",
     "block_bounds",
@@ -140,6 +144,7 @@ __all__ = [
     "natural_modes",
     "nlms",
     "nlms_bounds",
+    "observed_edge",
     "optimal_mu",
     "power_normalized_lms",
     "predict_block_lms",
@@ -159,5 +164,6 @@ __all__ = [
     "stability_bounds",
     "tracking_emse",
     "transform_domain_lms",
+    "verdict",
     "white",
 ]

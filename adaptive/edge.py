@@ -1,0 +1,249 @@
+"""The step size at which a real run stops converging, found by running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+from adaptive import _checks
+from adaptive._checks import Array
+from adaptive.ensemble import ALGORITHMS
+from adaptive.regressors import Regressors, regressors
+from adaptive.signals import Scenario
+from adaptive.wiener import WienerProblem
+
+# their steps do not grow with the weights, or they have no step size
+EDGELESS = ("sign_error_lms", "sign_sign_lms", "rls")
+LINEAR = tuple(name for name in ALGORITHMS if name not in EDGELESS)
+NORMALIZED = (
+    "nlms",
+    "affine_projection",
+    "power_normalized_lms",
+    "transform_domain_lms",
+    "frequency_domain_lms",
+)
+STRIDE = 1.1  # ratio of the step sizes tried on the way up
+FARTHEST = 1e6  # times the starting step size, down and up
+
+RULE = (
+    "a run diverges when it does not forget its start: the distance between two runs on the same "
+    "data from different starting weights is larger after the last sample than at the first, or "
+    "not finite"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedEdge:
+    """Where runs were seen to begin to diverge, as mu rises.
+
+    Attributes
+    ----------
+    algorithm : which update.
+    mu : the edge, median over the runs.
+    lower, upper : interval for that median, of at least 95 % confidence with 6 runs or more and
+        the range of the runs with fewer, widened by the bisection's bracket.
+    resolution : relative width of that bracket.
+    edges : (runs,) edge of each run, ascending.
+    runs, steps, seed : what was run.
+    rule : how divergence was decided.
+    """
+
+    algorithm: str
+    mu: float
+    lower: float
+    upper: float
+    resolution: float
+    edges: Array = field(repr=False)
+    runs: int
+    steps: int
+    seed: int
+    rule: str = field(default=RULE, repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.algorithm} diverges from mu = {self.mu:.4g} ({self.lower:.4g} to "
+            f"{self.upper:.4g}; {self.runs} runs of {self.steps} steps); {self.rule}"
+        )
+
+
+def observed_edge(
+    scenario: Scenario | tuple[ArrayLike, ArrayLike],
+    algorithm: str = "lms",
+    *,
+    steps: int | None = None,
+    runs: int = 16,
+    seed: int = 0,
+    taps: int | None = None,
+    resolution: float = 1e-3,
+    **options: Any,
+) -> ObservedEdge:
+    """Step size at which real runs stop converging, by bisection, run by run.
+
+    Rule: a run diverges when it does not forget its start, that is when the distance between two
+    runs on the same data from different starting weights is larger after the last sample than at
+    the first, or not finite. For updates linear in the weights that distance obeys the run's own
+    recursion with d = 0, so this is run, and neither noise nor the size of d blurs the decision.
+
+    Parameters
+    ----------
+    scenario : what to draw, or a pair (u, d) of given data, of which u may be a signal (N,) with
+        ``taps`` or regressors (N, L); runs on given data differ in their random start only.
+    algorithm : one of those whose update is linear in the weights: all that ``simulate`` takes but
+        sign_error_lms and sign_sign_lms, whose steps are bounded, and rls, which has no step size.
+    steps : samples per run; 5000 when None, or as many as were given. The longer, the sharper: the
+        spread of the edges of single runs falls as 1 / sqrt(steps).
+    runs : number of runs.
+    seed : of the draws and starts.
+    taps : of the delay line over a given signal.
+    resolution : relative width at which each bisection ends.
+    **options : as the algorithm's own function takes them, such as ``leakage``. Regularisation
+        left out is zero.
+
+    Returns
+    -------
+    ObservedEdge: for long runs the almost-sure edge of the recursion. Where regressors are
+    independent from sample to sample it lies above the mean-square bound; where all that they do
+    is repeat within a block, at the mean bound of block LMS; a strongly correlated delay line can
+    diverge below the mean-square bound, which supposes independence.
+
+    Raises
+    ------
+    TypeError, ValueError : an algorithm without such an edge, a silent input, or no edge within a
+        factor 1e6 of the starting step size.
+
+    Notes
+    -----
+    The edge is where the Lyapunov exponent of the product of the updates crosses zero (Furstenberg
+    and Kesten 1960), the first crossing in steps of 10 % as mu rises.
+
+    Examples
+    --------
+    >>> u = np.full(1000, 2.0)  # one tap, never changing: 0 < mu < 2 / u^2
+    >>> edge = observed_edge((u, u), taps=1, runs=2)
+    >>> edge.lower < 0.5 < edge.upper
+    True
+    """
+    if algorithm in EDGELESS:
+        reason = "it has no step size" if algorithm == "rls" else "its steps are bounded"
+        raise ValueError(
+            f"algorithm must have an edge of stability; {algorithm} has none: {reason}"
+        )
+    _checks.choice("algorithm", algorithm, LINEAR)
+    runs = _checks.count("runs", runs)
+    seed = _checks.count("seed", seed, least=0)
+    width = _checks.positive("resolution", resolution)
+    count = None if steps is None else _checks.count("steps", steps)
+    draw, length, power = _source(scenario, taps, count)
+    start = 1.0 if algorithm in NORMALIZED else 2 / power
+
+    settings = dict(options)
+    if algorithm in NORMALIZED:
+        settings.setdefault("eps", 0.0)
+
+    edges = np.empty(runs)
+    for i in range(runs):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
+        lines, dtype = draw(rng)
+        w0 = _start(rng, lines.taps, dtype)
+        silent = np.zeros(lines.samples, dtype)
+        if algorithm in ("transform_domain_lms", "frequency_domain_lms"):
+            settings["taps"] = lines.taps // lines.hop
+
+        def grows(mu: float, lines: Regressors = lines, w0: Array = w0, d: Array = silent) -> bool:
+            kind = ALGORITHMS[algorithm]
+            run = kind(mu=mu, w0=w0, **settings).run_lines(lines, d)
+            if run.diverged_at is not None or not np.all(np.isfinite(run.weights)):
+                return True
+            with np.errstate(over="ignore", under="ignore"):
+                return bool(np.linalg.norm(run.weights) > 1.0)
+
+        edges[i] = _bisect(grows, start, width)
+    edges.sort()
+    lower, upper = _median_interval(edges)
+    return ObservedEdge(
+        algorithm=algorithm,
+        mu=float(np.median(edges)),
+        lower=lower / (1 + width / 2),
+        upper=upper * (1 + width / 2),
+        resolution=width,
+        edges=edges,
+        runs=runs,
+        steps=length,
+        seed=seed,
+    )
+
+
+def _source(
+    scenario: Scenario | tuple[ArrayLike, ArrayLike], taps: int | None, steps: int | None
+) -> tuple[Callable[[np.random.Generator], tuple[Regressors, np.dtype]], int, float]:
+    """What draws the regressors of a run, how many, and E|u|^2."""
+    if isinstance(scenario, tuple):
+        u, d = scenario
+        problem = WienerProblem.from_data(u, d, taps=taps)  # checks both
+        lines = regressors(u, taps)
+        if problem.P.ndim == 2:
+            raise ValueError(f"d must be 1-D, one output; got {problem.P.shape[0]} outputs")
+        length = lines.samples if steps is None else steps
+        if length > lines.samples:
+            raise ValueError(f"steps must be at most the {lines.samples} given; got {length}")
+        given, dtype = lines.part(0, length), np.result_type(lines.buffer, np.asarray(d))
+        power = float(np.trace(problem.R).real)
+        if not given.buffer.any():
+            raise ValueError("u must not be silent: a silent input bounds no step size")
+        return lambda rng: (given, dtype), length, power
+
+    if taps is not None:
+        raise ValueError(f"taps must be left out for a scenario, which has its own; got {taps}")
+    length = 5000 if steps is None else steps
+    power = float(np.trace(scenario.problem.R).real)
+    if power == 0:
+        raise ValueError("scenario must not have a silent input: it bounds no step size")
+
+    def draw(rng: np.random.Generator) -> tuple[Regressors, np.dtype]:
+        lines, d = scenario.draw(rng, length)
+        return lines, np.result_type(lines.buffer, d)
+
+    return draw, length, power
+
+
+def _start(rng: np.random.Generator, taps: int, dtype: np.dtype) -> Array:
+    """Random starting weights of norm 1."""
+    w: Array = rng.standard_normal(taps).astype(dtype)
+    if np.iscomplexobj(w):
+        w += 1j * rng.standard_normal(taps)
+    unit: Array = w / np.linalg.norm(w)
+    return unit
+
+
+def _bisect(grows: Callable[[float], bool], start: float, width: float) -> float:
+    """The first mu at which ``grows`` turns true, geometric mean of the final bracket."""
+    low = start
+    while grows(low):
+        low /= 2
+        if low < start / FARTHEST:
+            raise ValueError(f"no stable step size found down to mu = {low:.3g}")
+    high = low * STRIDE
+    while not grows(high):
+        low, high = high, high * STRIDE
+        if high > start * FARTHEST:
+            raise ValueError(f"no divergence found up to mu = {high:.3g}")
+    while high / low > 1 + width:
+        middle = float(np.sqrt(low * high))
+        if grows(middle):
+            high = middle
+        else:
+            low = middle
+    return float(np.sqrt(low * high))
+
+
+def _median_interval(edges: Array) -> tuple[float, float]:
+    """Order statistics that enclose the median with 95 % confidence: a sign test, no model."""
+    n = edges.size
+    rank = int(scipy.stats.binom.ppf(0.025, n, 0.5))
+    index = max(rank - 1, 0)  # at most 2.5 % that so many edges lie on one side of the median
+    return float(edges[index]), float(edges[n - 1 - index])

@@ -1,0 +1,191 @@
+"""Did the prediction hold? A predicted learning curve laid against a simulated one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.stats
+
+from adaptive import _checks
+from adaptive._checks import Array
+from adaptive.results import Ensemble, LearningCurve
+
+ROUNDING = 1e-9  # relative difference that counts as none
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Whether a simulated learning curve stayed inside the band around the predicted one.
+
+    Attributes
+    ----------
+    holds : no step is more than ``k`` standard errors from the prediction.
+    k, steps, runs : half-width of the band, in standard errors; what was compared.
+    first_outside : first step outside the band, None if there is none.
+    fraction_outside : of the steps.
+    z : (steps,) (simulated - predicted) / standard error; +-inf where only one of the two is
+        finite, or where there is a difference but no finite standard error, or a zero one, to
+        measure it by; zero where neither is finite. Never NaN.
+    largest_z : largest |z|.
+    worst_step : where it is.
+    false_alarm : how likely a true prediction is to leave the band anywhere, at most (see Notes of
+        :func:`verdict`).
+    diverged : runs whose error left the finite numbers.
+    text : all this in one sentence.
+    """
+
+    holds: bool
+    k: float
+    steps: int
+    runs: int
+    first_outside: int | None
+    fraction_outside: float
+    z: Array = field(repr=False)
+    largest_z: float
+    worst_step: int
+    false_alarm: float
+    diverged: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Verdict:
+    """Compare a predicted learning curve with a simulated one, step by step.
+
+    Parameters
+    ----------
+    prediction : from ``predict_lms`` or another; for ``block_lms`` in updates, each of which is
+        compared with all the samples of its block.
+    ensemble : from ``simulate``, of the same mu and as many steps.
+    k : half-width of the band, in standard errors of the simulated mean.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    TypeError, ValueError : k <= 0, different mu, or numbers of steps that do not match.
+
+    Notes
+    -----
+    One comparison per step is many comparisons. By Bonferroni's inequality, which needs no
+    independence of the steps, a true prediction leaves the band with probability at most
+    steps * P(|t| > k), t of Student's distribution with runs - 1 degrees of freedom: that is
+    ``false_alarm``. It supposes that the mean over runs is about normal; near the edge of
+    stability squared errors are heavy-tailed and it is not, until there are very many runs.
+
+    Examples
+    --------
+    >>> import adaptive
+    >>> scenario = adaptive.SystemIdentification(
+    ...     adaptive.GaussianRegressors([[1.0, 0.5], [0.5, 1.0]]), w_o=[1.0, -1.0], noise_power=0.01
+    ... )
+    >>> curve = adaptive.predict_lms(scenario.problem, mu=0.1, steps=100)
+    >>> ensemble = adaptive.simulate(scenario, mu=0.1, steps=100, runs=1000, seed=0)
+    >>> verdict(curve, ensemble).holds
+    True
+    >>> other = adaptive.predict_nlms(scenario.problem, mu=0.1, eps=0.1, steps=100)
+    >>> verdict(other, ensemble).first_outside < 10
+    True
+    """
+    k = _checks.positive("k", k)
+    # RLS has no mu: NaN there says nothing
+    if abs(prediction.mu - ensemble.mu) > ROUNDING * abs(ensemble.mu):
+        raise ValueError(
+            f"prediction and ensemble must be of the same mu; got {prediction.mu:.6g} and "
+            f"{ensemble.mu:.6g}"
+        )
+    z = deviations(_matched(prediction, ensemble), ensemble.mse, ensemble.mse_se)
+    outside = np.flatnonzero(np.abs(z) > k)
+    worst = int(np.argmax(np.abs(z)))
+    chance = 2 * float(scipy.stats.t.sf(k, ensemble.runs - 1))
+    first = int(outside[0]) if outside.size else None
+    false_alarm = min(1.0, z.size * chance)
+    fraction = outside.size / z.size
+    return Verdict(
+        holds=first is None,
+        k=k,
+        steps=z.size,
+        runs=ensemble.runs,
+        first_outside=first,
+        fraction_outside=fraction,
+        z=z,
+        largest_z=float(np.abs(z[worst])),
+        worst_step=worst,
+        false_alarm=false_alarm,
+        diverged=ensemble.diverged,
+        text=_sentence(prediction, ensemble, k, z, first, fraction, worst, false_alarm),
+    )
+
+
+def deviations(predicted: Array, mean: Array, standard_error: Array) -> Array:
+    """(mean - predicted) / standard error, with the cases that division leaves undefined settled.
+
+    All (steps,). Where neither is finite they agree: 0. Where one is, or where they differ with no
+    usable standard error: inf with the sign of the difference.
+    """
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        gap = mean - predicted
+        z: Array = gap / standard_error
+    scale = np.maximum(np.abs(mean), np.abs(predicted))
+    both = np.isfinite(mean) & np.isfinite(predicted)
+    usable = np.isfinite(standard_error) & (standard_error > 0)
+    with np.errstate(invalid="ignore"):
+        equal = both & (np.abs(gap) <= ROUNDING * scale) & ~usable
+    z = np.where(both & usable, z, np.where(gap < 0, -np.inf, np.inf))
+    z[equal | (np.isinf(mean) & np.isinf(predicted))] = 0.0
+    return z
+
+
+def _matched(prediction: LearningCurve, ensemble: Ensemble) -> Array:
+    """The predicted MSE at the ensemble's samples."""
+    mse = prediction.mse
+    block = int(ensemble.options.get("block", 1)) if prediction.algorithm == "block_lms" else 1
+    if -(-ensemble.steps // block) != mse.size:
+        unit = f" updates of {block} samples" if block > 1 else ""
+        raise ValueError(
+            f"prediction and ensemble must have the same number of steps; got {mse.size}{unit} "
+            f"and {ensemble.steps}"
+        )
+    return np.repeat(mse, block)[: ensemble.steps]
+
+
+def _sentence(
+    prediction: LearningCurve,
+    ensemble: Ensemble,
+    k: float,
+    z: Array,
+    first: int | None,
+    fraction: float,
+    worst: int,
+    false_alarm: float,
+) -> str:
+    """The verdict in words."""
+    lost = ""
+    if ensemble.diverged:
+        expected = (
+            "though the prediction converges"
+            if prediction.stable
+            else "and the prediction does not converge either"
+        )
+        lost = f"; {ensemble.diverged} of {ensemble.runs} runs diverged, {expected}"
+    if first is None:
+        size = f"{np.abs(z[worst]):.2f}"
+        text = (
+            f"The prediction holds: all {z.size} steps lie within {k:g} standard errors of "
+            f"{ensemble.runs} runs, the largest deviation being {size} at step {worst} (by chance "
+            f"alone a true prediction leaves this band with probability at most {false_alarm:.2g})"
+        )
+    else:
+        side = "above" if z[first] > 0 else "below"
+        text = (
+            f"The prediction fails: the simulation leaves the band of {k:g} standard errors of "
+            f"{ensemble.runs} runs at step {first}, {side} it, and is outside at {fraction:.2%} of "
+            f"{z.size} steps, with the largest deviation {np.abs(z[worst]):.3g} standard errors at "
+            f"step {worst} (chance alone: probability at most {false_alarm:.2g})"
+        )
+    return f"{text}{lost}."
