@@ -21,6 +21,12 @@ True
 from cnnbridge.autocorrelation import patch_autocorrelation
 from cnnbridge.capture import Tape, capture
 from cnnbridge.compare import LayerComparison, compare
+from cnnbridge.normalization import (
+    NORMALIZATION_VARIANTS,
+    SplitBatchNorm,
+    channel_divisor,
+    convert_batch_norm,
+)
 from cnnbridge.observe import EdgeObservation, LayerObservation, bisect_edge, observe_layer
 from cnnbridge.patches import group_weights, output_size, taps_per_output, unfold_patches
 from cnnbridge.predict import LayerPrediction, predict_layer
@@ -34,15 +40,19 @@ from cnnbridge.problem import (
 )
 
 __all__ = [
+    "NORMALIZATION_VARIANTS",
     "EdgeObservation",
     "LayerComparison",
     "LayerObservation",
     "LayerPrediction",
     "LearningRateBounds",
+    "SplitBatchNorm",
     "Tape",
     "bisect_edge",
     "capture",
+    "channel_divisor",
     "compare",
+    "convert_batch_norm",
     "group_weights",
     "layer_problem",
     "layer_problems",
