@@ -119,8 +119,10 @@ def test_matlab_msepred_example():
     assert curve.emse == pytest.approx(0.00149, abs=5e-6)
     run = adaptive.simulate(scenario, mu=0.008, steps=2000, runs=400, seed=0)
     blocks = run.mse.reshape(40, 50).mean(axis=1) / curve.mse.reshape(40, 50).mean(axis=1)
-    # a delay line on binary innovations, where the theory has independent Gaussian regressors
-    assert np.abs(blocks - 1).max() < 0.06
+    # binary or Gaussian alike, a delay line is 12 % off the theory on the steep part, then 5 %
+    assert np.abs(blocks - 1).max() < 0.15
+    assert np.abs(blocks[4:] - 1).max() < 0.07
+    assert np.abs(blocks[20:].mean() - 1) < 0.01
 
 
 # --- Haykin: adaptive equaliser ---------------------------------------------------------------
