@@ -19,9 +19,10 @@ ASSUMPTIONS = {
     "mean": "the mean weights converge if and only if mu is below (LMS: 2 / lambda_max); "
     "regressors independent of the weights",
     "mean_square_real": "the MSE converges if and only if mu is below; real Gaussian regressors, "
-    "independent from sample to sample",
+    "independent from sample to sample: too large for a delay line with correlated input",
     "mean_square_complex": "the MSE converges if and only if mu is below; circular complex "
-    "Gaussian regressors, independent from sample to sample",
+    "Gaussian regressors, independent from sample to sample: too large for a delay line with "
+    "correlated input",
     "any_input": "the weight error never grows, whatever the input: mu < 2",
     "mean_square": "the MSE converges if and only if mu is below; Gaussian regressors, "
     "independent from sample to sample",
