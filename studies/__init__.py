@@ -12,10 +12,25 @@ __all__ = ["STUDIES", "Study", "UserError"]
 
 
 class Study(NamedTuple):
-    """Where a study lives, and the question it asks; its module has ``configure`` and ``run``."""
+    """Where a study lives, the question it asks and the claim it stands for.
+
+    Its module has ``configure(preset, **choices) -> config``, which takes those of ``data``,
+    ``data_root`` and ``seed`` that mean something to it, and ``run(config, out, *, device, command)
+    -> Summary``, which may take ``workers`` too. ``EXPERIMENT`` and ``RULE``, two strings in the
+    module, say what is done and how it will be judged; ``naturalmodes reproduce`` writes them down
+    before anything runs.
+
+    Attributes
+    ----------
+    module : import path.
+    question : in one sentence.
+    claim : A to D for a study that ``naturalmodes reproduce chai2020`` runs (A and B stand for
+        the paper's first claim, C for the second, D for the third), E for its neighbours.
+    """
 
     module: str
     question: str
+    claim: str = ""
 
 
 # Modules are named, not imported, so that listing the studies needs none of what they need.
@@ -23,5 +38,6 @@ STUDIES = {
     "conv-modes": Study(
         "studies.conv_modes",
         "Do the conv layers of a trained CNN learn along the natural modes that LMS theory gives?",
+        claim="A",
     ),
 }

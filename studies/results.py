@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import json
 import math
@@ -11,7 +12,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,7 +21,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from studies.errors import UserError
+
 __all__ = [
+    "Answer",
     "Check",
     "Summary",
     "at_most",
@@ -29,7 +33,9 @@ __all__ = [
     "machine",
     "versions",
     "within",
+    "worst",
     "write_atomically",
+    "write_csv",
     "write_json",
 ]
 
@@ -110,6 +116,44 @@ def inconclusive(name: str, tolerance: float, reason: str, predicted: float | No
     )
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a study says to the claim that it stands for.
+
+    A study sets it before it runs anything, with the verdict ``inconclusive``, and replaces it at
+    the end: so the rule is on disk before the numbers are.
+
+    Attributes
+    ----------
+    experiment : what was done; ours, not the paper's.
+    rule : how the verdict follows from the numbers, fixed before the run.
+    verdict : ``holds``, ``fails``, or ``inconclusive``.
+    reason : why it came out so, in one sentence.
+    numbers : (what it is, the number as a reader should see it).
+    figure : file name of the PNG that shows it, in the folder of the run.
+    caption, alt : of the figure; ``alt`` is for a reader who cannot see it.
+    against : evidence against the simple reading of the claim, a sentence each.
+    """
+
+    experiment: str
+    rule: str
+    verdict: Verdict = "inconclusive"
+    reason: str = "The study has not finished."
+    numbers: Sequence[tuple[str, str]] = ()
+    figure: str | None = None
+    caption: str = ""
+    alt: str = ""
+    against: Sequence[str] = ()
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """One verdict for several: they all hold, one fails, or it is not decided."""
+    found = set(verdicts)
+    if "fails" in found:
+        return "fails"
+    return "holds" if found == {"holds"} else "inconclusive"
+
+
 @dataclass
 class Summary:
     """Everything about a run that is not an array; it grows while the run goes on.
@@ -131,6 +175,28 @@ class Summary:
     checks: list[Check] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    answer: Answer | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Summary:
+        """The summary in a ``summary.json``.
+
+        Raises
+        ------
+        UserError : there is none, or it is not one.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            known = {f.name for f in dataclasses.fields(cls)}
+            summary = cls(**{name: value for name, value in data.items() if name in known})
+            summary.checks = [Check(**check) for check in summary.checks]  # type: ignore[arg-type]
+            if summary.answer is not None:
+                summary.answer = Answer(**summary.answer)  # type: ignore[arg-type]
+        except FileNotFoundError:
+            raise UserError(f"there is no {path.name} in {path.parent}.") from None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is not the summary of a run: {error}.") from error
+        return summary
 
     def count(self, verdict: Verdict) -> int:
         """How many checks came out so."""
@@ -168,6 +234,18 @@ def write_json(path: Path, data: Any) -> None:
     """Write data as JSON that any parser takes, atomically."""
     text = json.dumps(plain(data), indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as CSV, atomically."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(rows)
+
+    write_atomically(path, write)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -8,7 +8,9 @@ import subprocess
 import numpy as np
 import pytest
 
+from studies.errors import UserError
 from studies.results import (
+    Answer,
     Summary,
     at_most,
     commit,
@@ -16,7 +18,9 @@ from studies.results import (
     plain,
     versions,
     within,
+    worst,
     write_atomically,
+    write_csv,
     write_json,
 )
 
@@ -101,3 +105,32 @@ def test_commit_of_tracked_code_only(tmp_path):
     assert not found["dirty"]
     code.write_text("2")
     assert commit(code)["dirty"]
+
+
+def test_summary_comes_back_from_disk(tmp_path):
+    answer = Answer("ours", "all hold", "holds", "it did", [("speed", "2")], "a.png", "c", "alt")
+    summary = Summary("s", {"a": 1}, 0, "cpu", "c", {}, {}, None, answer=answer)
+    summary.checks.append(at_most("error", 0.0, 1e-9, unit="x"))
+    summary.write(tmp_path / "summary.json")
+    assert Summary.read(tmp_path / "summary.json").to_dict() == summary.to_dict()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"study": "s"}', "null"])
+def test_what_is_not_a_summary(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UserError, match="not the summary"):
+        Summary.read(tmp_path / "summary.json")
+    with pytest.raises(UserError, match=r"no summary\.json"):
+        Summary.read(tmp_path / "absent" / "summary.json")
+
+
+def test_one_verdict_for_several():
+    assert worst(["holds", "holds"]) == "holds"
+    assert worst(["holds", "inconclusive", "fails"]) == "fails"
+    assert worst(["holds", "inconclusive"]) == "inconclusive"
+    assert worst([]) == "inconclusive"
+
+
+def test_csv(tmp_path):
+    write_csv(tmp_path / "t.csv", ["a", "b"], [[1, "x, y"], [2.5, None]])
+    assert (tmp_path / "t.csv").read_text().splitlines() == ["a,b", '1,"x, y"', "2.5,"]
