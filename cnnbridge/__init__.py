@@ -20,7 +20,14 @@ True
 
 from cnnbridge.autocorrelation import patch_autocorrelation
 from cnnbridge.capture import Tape, capture
-from cnnbridge.compare import LayerComparison, compare
+from cnnbridge.compare import Comparison, compare
+from cnnbridge.in_place import InPlaceComparison, compare_in_place, predict_in_place
+from cnnbridge.network import (
+    NetworkObservation,
+    NetworkPrediction,
+    observe_network,
+    predict_network,
+)
 from cnnbridge.normalization import (
     NORMALIZATION_VARIANTS,
     SplitBatchNorm,
@@ -41,17 +48,21 @@ from cnnbridge.problem import (
 
 __all__ = [
     "NORMALIZATION_VARIANTS",
+    "Comparison",
     "EdgeObservation",
-    "LayerComparison",
+    "InPlaceComparison",
     "LayerObservation",
     "LayerPrediction",
     "LearningRateBounds",
+    "NetworkObservation",
+    "NetworkPrediction",
     "SplitBatchNorm",
     "Tape",
     "bisect_edge",
     "capture",
     "channel_divisor",
     "compare",
+    "compare_in_place",
     "convert_batch_norm",
     "group_weights",
     "layer_problem",
@@ -60,9 +71,12 @@ __all__ = [
     "lr_from_mu",
     "mu_from_lr",
     "observe_layer",
+    "observe_network",
     "output_size",
     "patch_autocorrelation",
+    "predict_in_place",
     "predict_layer",
+    "predict_network",
     "taps_per_output",
     "unfold_patches",
 ]

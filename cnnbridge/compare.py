@@ -9,25 +9,27 @@ import numpy as np
 
 from adaptive._checks import Array
 from cnnbridge import _checks
+from cnnbridge.network import NetworkObservation, NetworkPrediction
 from cnnbridge.observe import LayerObservation
 from cnnbridge.predict import LayerPrediction
 
 
 @dataclass(frozen=True, eq=False)
-class LayerComparison:
-    """Errors of a prediction against the run it predicted.
+class Comparison:
+    """Errors of a prediction, of any level, against the run it predicted.
 
     Steps at or after the observation's ``diverged_at`` are NaN, and are left out of maxima.
 
     Attributes
     ----------
-    mode_error : (M, L): largest departure of a mode over the run, relative to the norm
-        |W(0) - W_star| of the initial weight error of the whole layer.
-    max_mode_error : the largest of them.
-    loss_error : (steps + 1,): |predicted - observed| / observed loss.
+    mode_error : shape of one step's modes: largest departure of a mode over the run. At level 1
+        relative to the norm |W(0) - W_star| of the initial weight error of the whole layer; at
+        levels 2 to 4, where the rest may be infinitely far, to the largest |W(n) - W(0)| observed.
+    max_mode_error : the largest of them; NaN for a prediction without modes (level 4).
+    loss_error : (steps + 1,): |predicted - observed| / |observed| loss.
     displacement_error : (steps + 1,): |predicted - observed| / |observed| of W(n) - W(0).
-    line_error : (steps + 1,): the same for the straight line n (W(1) - W(0)) of the predicted
-        first step, the baseline that costs nothing.
+    line_error : (steps + 1,): the same for straight-line extrapolation, the baseline that costs
+        nothing: SGD with the gradient of step 0 for ever, n (W(1) - W(0)) without momentum.
     skill : (steps + 1,): 1 - displacement_error / line_error; 1 is perfect, 0 no better than the
         line, as at steps 0 and 1, where they agree.
     horizon : for each tolerance the first step at which displacement_error exceeds it; None if it
@@ -46,24 +48,25 @@ class LayerComparison:
 
 
 def compare(
-    prediction: LayerPrediction,
-    observation: LayerObservation,
+    prediction: LayerPrediction | NetworkPrediction,
+    observation: LayerObservation | NetworkObservation,
     tolerances: Sequence[float] = (0.1, 0.5),
-) -> LayerComparison:
+) -> Comparison:
     """Lay a prediction beside the training that it predicted.
 
     Parameters
     ----------
-    prediction, observation : of the same layer, settings and number of steps; the observation
-        made with ``basis=prediction``, or from the same arguments.
+    prediction, observation : of the same layer or network, settings and number of steps; a
+        ``LayerObservation`` made with ``basis=prediction``, or from the same arguments.
     tolerances : of ``displacement_error``, for the horizon.
 
     Returns
     -------
-    LayerComparison.
+    Comparison.
 
     Raises
     ------
+    TypeError : prediction and observation are not of one kind.
     ValueError : prediction and observation differ in steps, shape, SGD's settings or basis; a
         tolerance is not positive.
 
@@ -79,29 +82,30 @@ def compare(
     >>> result.max_mode_error < 1e-12, result.horizon
     (True, {0.1: None, 0.5: None})
     """
-    _same(prediction, observation)
     limits = [_checks.positive("tolerances", t) for t in tolerances]
-    end = observation.steps + 1 if observation.diverged_at is None else observation.diverged_at
-    p, o = prediction.modes[:end], observation.modes[:end]
-    axes = (1, 2)
+    rows = observation.steps + 1
+    end = rows if observation.diverged_at is None else observation.diverged_at
+    p, o, predicted_modes, observed_modes = _paths(prediction, observation, end)
     # near the overflow of a diverging run the errors may overflow too: inf is the right answer
     with np.errstate(over="ignore", invalid="ignore"):
-        gap = np.abs(p - o)
-        start = float(np.linalg.norm(p[:1]))
-        mode_error = _ratio(gap.max(axis=0, initial=0.0), start)
-        moved = np.linalg.norm(o - o[:1], axis=axes)
-        error = np.linalg.norm((p - p[:1]) - (o - o[:1]), axis=axes)
-        line = np.arange(end)[:, None, None] * (prediction.modes[1:2] - prediction.modes[:1])
-        missed = np.linalg.norm(line - (o - o[:1]), axis=axes) if line.size else error
+        moved = np.linalg.norm(o, axis=1)
+        gap = np.abs(predicted_modes - observed_modes)
+        if isinstance(prediction, LayerPrediction):
+            scale = float(np.linalg.norm(prediction.modes[:1]))
+        else:
+            scale = float(moved.max(initial=0.0))
+        mode_error = _ratio(gap.max(axis=0, initial=0.0), scale)
+        error = np.linalg.norm(p - o, axis=1)
+        reach = _reach(prediction.momentum, end)
+        missed = np.linalg.norm(reach[:, None] * p[1:2] - o, axis=1) if len(p) > 1 else error
         loss = np.abs(prediction.loss[:end] - observation.loss[:end])
         displacement_error = _ratio(error, moved)
         # the line is the prediction at its first two steps: no better and no worse
         skill = np.where(np.arange(end) < 2, 0.0, 1 - _ratio(error, missed))
-        loss_error = _ratio(loss, observation.loss[:end])
+        loss_error = _ratio(loss, np.abs(observation.loss[:end]))
     exceeded = {t: np.flatnonzero(~(displacement_error <= t)) for t in limits}
-    rows = observation.steps + 1
-    return LayerComparison(
-        max_mode_error=float(mode_error.max()),
+    return Comparison(
+        max_mode_error=float(mode_error.max()) if mode_error.size else float("nan"),
         horizon={t: int(n[0]) if n.size else None for t, n in exceeded.items()},
         steps_compared=end,
         mode_error=mode_error,
@@ -112,24 +116,71 @@ def compare(
     )
 
 
-def _same(prediction: LayerPrediction, observation: LayerObservation) -> None:
-    if prediction.modes.shape != observation.modes.shape:
+def _paths(
+    prediction: LayerPrediction | NetworkPrediction,
+    observation: LayerObservation | NetworkObservation,
+    end: int,
+) -> tuple[Array, Array, Array, Array]:
+    """Displacements (end, P) and modes (end, ...), predicted and observed."""
+    if isinstance(prediction, LayerPrediction) and isinstance(observation, LayerObservation):
+        _same(prediction, observation, "modes")
+        if not (
+            np.array_equal(prediction.w_star, observation.w_star)
+            and np.array_equal(prediction.eigenvectors, observation.eigenvectors)
+        ):
+            raise ValueError(
+                "observation must be in the modes of the prediction; got another basis: "
+                "make it with basis=prediction"
+            )
+        a, b = prediction.modes[:end], observation.modes[:end]
+        # rotated weights: distances in modes are distances in weights
+        with np.errstate(over="ignore", invalid="ignore"):
+            p, o = ((m - m[:1]).reshape(end, -1) for m in (a, b))
+        return p, o, a, b
+    if isinstance(prediction, NetworkPrediction) and isinstance(observation, NetworkObservation):
+        _same(prediction, observation, "displacement")
+        if prediction.names != observation.names:
+            raise ValueError(
+                f"observation must be of the prediction's parameters, "
+                f"{', '.join(prediction.names)}; got {', '.join(observation.names)}"
+            )
+        o = observation.displacement[:end]
+        return (
+            prediction.displacement[:end],
+            o,
+            prediction.modes[:end],
+            prediction.basis.to_modes(o),
+        )
+    raise TypeError(
+        f"observation must be of the prediction's kind, {type(prediction).__name__}; "
+        f"got {type(observation).__name__}"
+    )
+
+
+def _same(
+    prediction: LayerPrediction | NetworkPrediction,
+    observation: LayerObservation | NetworkObservation,
+    path: str,
+) -> None:
+    wanted_shape, shape = (np.shape(getattr(a, path)) for a in (prediction, observation))
+    if wanted_shape != shape:
         raise ValueError(
-            f"observation must have the prediction's steps and weights, modes of shape "
-            f"{prediction.modes.shape}; got {observation.modes.shape}"
+            f"observation must have the prediction's steps and weights, {path} of shape "
+            f"{wanted_shape}; got {shape}"
         )
     for name in ("learning_rate", "momentum", "weight_decay"):
         wanted, got = getattr(prediction, name), getattr(observation, name)
         if wanted != got:
             raise ValueError(f"observation must have the prediction's {name}, {wanted}; got {got}")
-    if not (
-        np.array_equal(prediction.w_star, observation.w_star)
-        and np.array_equal(prediction.eigenvectors, observation.eigenvectors)
-    ):
-        raise ValueError(
-            "observation must be in the modes of the prediction; got another basis: "
-            "make it with basis=prediction"
-        )
+
+
+def _reach(momentum: float, rows: int) -> Array:
+    """How far n updates with one and the same gradient go, in units of the first."""
+    step, reach = 0.0, np.zeros(rows)
+    for n in range(1, rows):
+        step = 1 + momentum * step
+        reach[n] = reach[n - 1] + step
+    return reach
 
 
 def _ratio(a: Array, b: Array | float) -> Array:

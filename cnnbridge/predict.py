@@ -174,7 +174,7 @@ def predict_layer(
 
     w = group_weights(conv, bias=with_bias).detach().to("cpu", torch.float64).numpy()
     start = project(w.reshape(M, -1), w_star, eigenvectors)
-    path = _heavy_ball(by_group(start, conv.groups), curvature[:, None], drift, rate, beta, updates)
+    path = heavy_ball(by_group(start, conv.groups), curvature[:, None], drift, rate, beta, updates)
 
     loss_min = sum(p.J_min for p in problems) / M
     with np.errstate(over="ignore", invalid="ignore"):
@@ -214,7 +214,7 @@ def _rounding(problems: tuple[WienerProblem, ...]) -> Array:
     return np.array([eps * np.sqrt(p.modes.eigenvalues[-1] * p.d_power) for p in problems])
 
 
-def _heavy_ball(
+def heavy_ball(
     v0: Array, curvature: Array, drift: Array, lr: float, beta: float, steps: int
 ) -> Array:
     """(steps + 1, ...) trajectories of torch's SGD with its velocity starting at zero."""

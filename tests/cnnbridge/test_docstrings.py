@@ -9,7 +9,7 @@ import pytest
 import cnnbridge
 
 MODULES = ["", ".patches", ".autocorrelation", ".capture", ".problem", ".predict", ".observe"]
-MODULES += [".compare"]
+MODULES += [".compare", ".in_place", ".network"]
 
 
 @pytest.mark.parametrize("name", MODULES)
