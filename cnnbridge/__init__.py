@@ -34,6 +34,21 @@ from cnnbridge.normalization import (
     channel_divisor,
     convert_batch_norm,
 )
+from cnnbridge.normalized_spectra import (
+    NORMALIZATIONS,
+    NormalizedSpectrum,
+    PatchMoments,
+    TraceCeiling,
+    compare_normalizations,
+    interlacing_bounds,
+    ostrowski_interval,
+    patch_moments,
+    pixel_weights,
+    trace_ceiling,
+    van_der_sluis_factor,
+    weight_standardization,
+    zca_whitening,
+)
 from cnnbridge.observe import EdgeObservation, LayerObservation, bisect_edge, observe_layer
 from cnnbridge.patches import group_weights, output_size, taps_per_output, unfold_patches
 from cnnbridge.predict import LayerPrediction, predict_layer
@@ -47,6 +62,7 @@ from cnnbridge.problem import (
 )
 
 __all__ = [
+    "NORMALIZATIONS",
     "NORMALIZATION_VARIANTS",
     "Comparison",
     "EdgeObservation",
@@ -56,15 +72,20 @@ __all__ = [
     "LearningRateBounds",
     "NetworkObservation",
     "NetworkPrediction",
+    "NormalizedSpectrum",
+    "PatchMoments",
     "SplitBatchNorm",
     "Tape",
+    "TraceCeiling",
     "bisect_edge",
     "capture",
     "channel_divisor",
     "compare",
     "compare_in_place",
+    "compare_normalizations",
     "convert_batch_norm",
     "group_weights",
+    "interlacing_bounds",
     "layer_problem",
     "layer_problems",
     "learning_rate_bounds",
@@ -72,11 +93,18 @@ __all__ = [
     "mu_from_lr",
     "observe_layer",
     "observe_network",
+    "ostrowski_interval",
     "output_size",
     "patch_autocorrelation",
+    "patch_moments",
+    "pixel_weights",
     "predict_in_place",
     "predict_layer",
     "predict_network",
     "taps_per_output",
+    "trace_ceiling",
     "unfold_patches",
+    "van_der_sluis_factor",
+    "weight_standardization",
+    "zca_whitening",
 ]
