@@ -60,6 +60,7 @@ from cnnbridge.problem import (
     lr_from_mu,
     mu_from_lr,
 )
+from cnnbridge.replay import Replay, Stream, record_stream, replay
 
 __all__ = [
     "NORMALIZATIONS",
@@ -74,7 +75,9 @@ __all__ = [
     "NetworkPrediction",
     "NormalizedSpectrum",
     "PatchMoments",
+    "Replay",
     "SplitBatchNorm",
+    "Stream",
     "Tape",
     "TraceCeiling",
     "bisect_edge",
@@ -101,6 +104,8 @@ __all__ = [
     "predict_in_place",
     "predict_layer",
     "predict_network",
+    "record_stream",
+    "replay",
     "taps_per_output",
     "trace_ceiling",
     "unfold_patches",
