@@ -55,7 +55,7 @@ def main(path: str) -> None:
         ax.text((i + 0.5) * PART, 24, f"input at {name}", ha="center", color="0.3")
     ax.set(xlabel="sample n", ylabel="|w(n) − w_o|² / |w_o|², dB", xlim=(0, 3 * PART))
     ax.set_title("A new path at a new input level, twice")
-    ax.legend(loc="center left", bbox_to_anchor=(0.02, 0.45))
+    ax.legend(loc="center right", bbox_to_anchor=(0.99, 0.6))
     figure.savefig(path, dpi=110)
 
 
