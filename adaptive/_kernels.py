@@ -18,7 +18,6 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
-from numba.np.arrayobj import make_array
 
 from adaptive._checks import Array
 
@@ -134,6 +133,8 @@ def _lane_pass(typing, w, z, x, previous, now, kept, g, y, lane):  # type: ignor
     signature = types.void(w, z, x, previous, now, kept, g, y, lane)
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        from numba.np.arrayobj import make_array  # not at import: it takes longer than the rest
+
         vector = ir.VectorType(ir.DoubleType(), LANES)
         arrays = {
             name: make_array(signature.args[i])(context, builder, args[i])
@@ -299,9 +300,8 @@ def momentum(
 
 @fast
 def block(
-    x: Array, hop: int, d: Array, step: Array, size: int,
+    x: Array, hop: int, d: Array, step: Array, size: int, phase: int,
     w: Array, gradient: Array, error: Array, m: int, offset: int, every: int, history: Array,
-    phase: int,
 ) -> int:  # fmt: skip
     """Block LMS: w <- w + step (mean of u e* over the block); ``phase``: samples already in it."""
     L = w.size
@@ -334,10 +334,10 @@ def affine_projection(
 ) -> int:  # fmt: skip
     """w <- w + step U (U^H U + eps I)^-1 e*, with U = [u(n) .. u(n - order + 1)] and its errors e.
 
-    ``x`` and ``d`` (M, N + order - 1) begin ``order - 1`` regressors early.
+    ``x`` and ``d`` (N + order - 1, M) begin ``order - 1`` regressors early.
     """
     M, L = w.shape
-    N = d.shape[1] - (order - 1)
+    N = d.shape[0] - (order - 1)
     U = np.zeros((order, L), w.dtype)
     e = np.zeros((order, M), w.dtype)
     G = np.zeros((order, order), w.dtype)
@@ -349,14 +349,14 @@ def affine_projection(
                 y = w.dtype.type(0)
                 for k in range(L):
                     y += np.conj(w[m, k]) * U[i, k]
-                e[i, m] = d[m, at] - y
+                e[i, m] = d[at, m] - y
         if every > 0 and (offset + n) % every == 0:
             history[(offset + n) // every] = w
         for m in range(M):
             if not finite(e[0, m]):
                 return n
         for m in range(M):
-            error[m, n] = e[0, m]
+            error[n, m] = e[0, m]
         for i in range(order):
             for j in range(order):
                 total = w.dtype.type(0)
@@ -427,7 +427,7 @@ def recursive_least_squares(
     M, L = w.shape
     f = np.zeros(L, w.dtype)
     k = np.zeros(L, w.dtype)
-    for n in range(d.shape[1]):
+    for n in range(d.shape[0]):
         u = x[n * hop : n * hop + L]
         if every > 0 and (offset + n) % every == 0:
             history[(offset + n) // every] = w
@@ -435,10 +435,10 @@ def recursive_least_squares(
             y = w.dtype.type(0)
             for i in range(L):
                 y += np.conj(w[m, i]) * u[i]
-            e = d[m, n] - y
+            e = d[n, m] - y
             if not finite(e):
                 return n
-            error[m, n] = e
+            error[n, m] = e
         # f = V^H u
         for j in range(L):
             total = u[j]
@@ -461,12 +461,12 @@ def recursive_least_squares(
                 k[i] += g * old
             k[j] = g
         for m in range(M):
-            scale = np.conj(error[m, n]) / alpha
+            scale = np.conj(error[n, m]) / alpha
             for i in range(L):
                 w[m, i] += k[i] * scale
     for m in range(M):
         if not _all_finite(w[m]):
-            return d.shape[1]
+            return d.shape[0]
     return -1
 
 

@@ -572,11 +572,8 @@ def _once(
     run = filter_.run(u, d, record)
     if exponent == 0:
         return run
-    error, output = (
-        _times_power_of_two(run.error, exponent),
-        _times_power_of_two(run.output, exponent),
-    )
-    return dataclasses.replace(run, error=error, output=output)
+    error, desired = (_times_power_of_two(x, exponent) for x in (run.error, run.desired))
+    return dataclasses.replace(run, error=error, desired=desired)
 
 
 def _moderate(

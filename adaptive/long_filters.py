@@ -14,7 +14,7 @@ and errors equal the direct recursion's, up to rounding (Benesty and Duhamel 199
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
+import scipy
 
 from adaptive import _kernels
 from adaptive._checks import Array

@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
-import scipy.sparse.linalg
+import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import _checks

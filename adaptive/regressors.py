@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.signal
+import scipy
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike
 

@@ -20,6 +20,7 @@ class FilterRun:
     ----------
     error : (N,) or (N, M) a priori error e(n) = d(n) - w(n)^H u(n).
     output : a priori output w(n)^H u(n), shape of ``error``.
+    desired : d(n) as it was given.
     weights : (L,) or (M, L) weights after the last update; of no use after divergence.
     diverged_at : first sample whose a priori error is not finite, N when only the last update
         overflowed, None when the run stayed finite. Errors from there on are NaN.
@@ -28,10 +29,16 @@ class FilterRun:
     """
 
     error: Array = field(repr=False)
-    output: Array = field(repr=False)
+    desired: Array = field(repr=False)
     weights: Array
     diverged_at: int | None
     history: Array | None = field(default=None, repr=False)
+
+    @property
+    def output(self) -> Array:
+        """A priori output d(n) - e(n)."""
+        output: Array = self.desired - self.error
+        return output
 
 
 @dataclass(frozen=True, eq=False)

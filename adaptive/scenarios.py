@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
-import scipy.signal
+import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import _checks

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import scipy.io.wavfile
-import scipy.linalg
-import scipy.signal
+import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import _checks

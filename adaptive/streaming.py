@@ -8,12 +8,11 @@ lines in a subclass; ``filters.py`` wraps each one as a function.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import _checks, _kernels, long_filters
@@ -27,6 +26,27 @@ Record = int | Literal["all", "last"]
 LEAST_LANES = 9  # outputs from which running them side by side pays
 MOST_LANE_TAPS = 96  # and taps up to which their weights stay in the first-level cache
 CHUNK = 1 << 15  # samples a kernel call: the arrays beside the signal stay in cache
+
+
+class Block(NamedTuple):
+    """What one kernel call works on: n regressors, and where to put the errors and the record."""
+
+    lines: Regressors
+    d: Array  # (n, M)
+    mu: Array  # one step size, or n
+    error: Array  # (n, M), to be filled up to a divergence
+    record: tuple[int, int, Array]  # samples recorded before, samples between rows, history
+
+    def per_output(self, run: Callable[[int, Array, Array], int]) -> int:
+        """``run(m, d, error)`` for every output on its own; the earliest divergence, or -1."""
+        outputs = self.d.shape[1]
+        stops = []
+        for m in range(outputs):
+            error = self.error[:, m] if outputs == 1 else np.empty(self.d.shape[0], self.d.dtype)
+            stops.append(run(m, np.ascontiguousarray(self.d[:, m]), error))
+            if outputs > 1:
+                self.error[:, m] = error
+        return _first(stops)
 
 
 class AdaptiveFilter:
@@ -138,10 +158,11 @@ class AdaptiveFilter:
             raise ValueError(f"d must have {M} outputs as in the first block; got {d.shape}")
         every = _every(record)
         history = np.full((N // every + 1 if every else 0, M, L), np.nan, dtype)
-        error = np.full((M, N), np.nan, dtype)
-        desired = np.ascontiguousarray(d.reshape(N, M).T, dtype)
+        error = np.empty((N, M), dtype)
+        desired = d.reshape(N, M).astype(dtype, copy=False)
         mu = self._step_sizes(N, dtype)
         size = self._chunk(L)
+        start = self._samples
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             for a in range(0, N, size):
                 if self.diverged_at is not None:
@@ -149,18 +170,20 @@ class AdaptiveFilter:
                 b = min(a + size, N)
                 part = lines.part(a, b)
                 step = mu[a:b] if mu.size > 1 else mu
-                stop = self._advance(part, desired[:, a:b], step, error[:, a:b], a, every, history)
+                stop = self._advance(
+                    Block(part, desired[a:b], step, error[a:b], (a, every, history))
+                )
                 if stop >= 0:
                     self.diverged_at = self._samples + stop
-                    error[:, a + stop :] = np.nan  # also outputs that were finite there
-                self._remember(part, desired[:, a:b])
+                self._remember(part, desired[a:b])
                 self._samples += b - a
         if every and N % every == 0 and self.diverged_at is None:
             history[-1] = w
-        e = error.T.reshape(d.shape)
+        if self.diverged_at is not None:  # also outputs that were still finite there
+            error[max(self.diverged_at - start, 0) :] = np.nan
         return FilterRun(
-            error=e,
-            output=d - e,
+            error=error.reshape(d.shape),
+            desired=d,
             weights=self._public(w),
             diverged_at=self.diverged_at,
             history=self._public(history) if every else None,
@@ -183,7 +206,7 @@ class AdaptiveFilter:
         if self.taps is not None:
             own["past"] = np.zeros((self.taps - 1, lines.hop), dtype)
         own["regressors"] = np.zeros((self.lookback * lines.hop,), dtype)
-        own["desired"] = np.zeros((M, self.lookback), dtype)
+        own["desired"] = np.zeros((self.lookback, M), dtype)
         self._own = own
         self._allocate(lines, dtype)
 
@@ -196,8 +219,8 @@ class AdaptiveFilter:
             new = part.samples * part.hop
             earlier = np.concatenate([own["regressors"], part.buffer[:new]])
             own["regressors"] = earlier[earlier.size - self.lookback * part.hop :].copy()
-            desired = np.concatenate([own["desired"], d], axis=1)
-            own["desired"] = desired[:, desired.shape[1] - self.lookback :].copy()
+            desired = np.concatenate([own["desired"], d])
+            own["desired"] = desired[desired.shape[0] - self.lookback :].copy()
 
     def _public(self, w: Array) -> Array:
         """(..., M, L) in buffer order to the public order and shape."""
@@ -227,11 +250,8 @@ class AdaptiveFilter:
 
     # --- what subclasses supply ---
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        """Run the kernel over a chunk: d and error (M, n), mu one or n step sizes."""
+    def _advance(self, block: Block) -> int:
+        """Run the kernel over a block; the first sample whose error is not finite, or -1."""
         raise NotImplementedError
 
     def _allocate(self, lines: Regressors, dtype: np.dtype) -> None:
@@ -287,46 +307,38 @@ class LMS(AdaptiveFilter):
         """Direction of the update, laid out as the regressors are."""
         return lines.buffer
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        w = self._own["w"]
-        M = w.shape[0]
+    def _advance(self, block: Block) -> int:
+        w, lines = self._own["w"], block.lines
         x, z = lines.buffer, self._direction(lines)
-        step, keep = self._steps(lines, mu), self._keep(mu)
-        plain = z is x and keep.size == 1 and keep[0] == 1 and not self.signed and not every
-        if plain and M == 1 and long_filters.wins(lines, w.dtype):
-            return long_filters.run(lines, d[0], step, w[0], error[0])
-        if M >= LEAST_LANES and w.dtype == np.float64 and lines.taps <= MOST_LANE_TAPS:
-            return self._advance_lanes(
-                x, z, lines.hop, d, step, keep, error, offset, every, history
+        step, keep = self._steps(lines, block.mu), self._keep(block.mu)
+        plain = z is x and keep.size == 1 and keep[0] == 1 and not self.signed
+        if plain and w.shape[0] == 1 and not block.record[1] and long_filters.wins(lines, w.dtype):
+            return long_filters.run(lines, block.d[:, 0], step, w[0], block.error[:, 0])
+        side_by_side = w.shape[0] >= LEAST_LANES and lines.taps <= MOST_LANE_TAPS
+        if side_by_side and w.dtype == np.float64:
+            return self._advance_lanes(block, z, step, keep)
+        return block.per_output(
+            lambda m, d, error: _kernels.stochastic_gradient(
+                x, z, lines.hop, d, step, keep, self.signed, w[m], error, m, *block.record
             )
-        return _first(
-            _kernels.stochastic_gradient(
-                x, z, lines.hop, d[m], step, keep, self.signed,
-                w[m], error[m], m, offset, every, history,
-            )
-            for m in range(M)
-        )  # fmt: skip
+        )
 
-    def _advance_lanes(
-        self, x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, error: Array,
-        offset: int, every: int, history: Array,
-    ) -> int:  # fmt: skip
+    def _advance_lanes(self, block: Block, z: Array, step: Array, keep: Array) -> int:
         """Outputs side by side in SIMD lanes; lanes beyond the last output run on zeros."""
-        w = self._own["w"]
+        w, lines = self._own["w"], block.lines
         M, L = w.shape
-        by_tap, desired = _lanes(w), _lanes(d)
-        errors, stops = np.empty_like(desired), np.full(desired.shape[1], -1)
+        by_tap, desired = _lanes(w.T), _lanes(block.d)
+        error = block.error if desired is block.d else np.empty_like(desired)
+        stops = np.full(desired.shape[1], -1)
         none = np.empty((0, L))
         _kernels.stochastic_gradient_lanes(
-            x, z, hop, desired, step[:, None], keep, self.signed, M,
-            by_tap, errors, stops, offset, every, history, none, none,
+            lines.buffer, z, lines.hop, desired, step[:, None], keep, self.signed, M,
+            by_tap, error, stops, *block.record, none, none,
         )  # fmt: skip
-        w[:], error[:] = by_tap[:, :M].T, errors[:, :M].T
-        stop = _first(stops)
-        return stop - offset if stop >= 0 else -1
+        w[:] = by_tap[:, :M].T
+        if error is not block.error:
+            block.error[:] = error[:, :M]
+        return _first(stops - block.record[0] * (stops >= 0))
 
     def run_together(self, draws: list[tuple[Regressors, Array]], every: int) -> TogetherRun:
         """Independent runs of this filter from their first sample, one SIMD lane each.
@@ -343,10 +355,10 @@ class LMS(AdaptiveFilter):
             directions.append(self._direction(lines))
             steps.append(self._steps(lines, mu))
         keep = self._keep(mu)
-        x = _lanes(np.array(buffers))
-        z = x if directions[-1] is buffers[-1] else _lanes(np.array(directions))
-        desired = _lanes(np.array([d for _, d in draws]))
-        step = _lanes(np.array(steps)) if steps[0] is not mu else mu[:, None]
+        x = _lanes(np.array(buffers).T)
+        z = x if directions[-1] is buffers[-1] else _lanes(np.array(directions).T)
+        desired = _lanes(np.array([d for _, d in draws]).T)
+        step = _lanes(np.array(steps).T) if steps[0] is not mu else mu[:, None]
         w = np.repeat(self._own["w"].T, desired.shape[1], axis=1)
         w[:, R:] = 0
         error, stops = np.empty_like(desired), np.full(desired.shape[1], -1)
@@ -464,12 +476,9 @@ class TransformDomainLMS(PowerNormalizedLMS):
     ):  # fmt: skip
         super().__init__(mu=mu, eps=eps, forgetting=forgetting, taps=taps, w0=w0)
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        bins = self._inward(lines.rows)
-        return super()._advance(_given(bins, lines), d, mu, error, offset, every, history)
+    def _advance(self, block: Block) -> int:
+        bins = self._inward(block.lines.rows)
+        return super()._advance(block._replace(lines=_given(bins, block.lines)))
 
     def _allocate(self, lines: Regressors, dtype: np.dtype) -> None:
         super()._allocate(_given(lines.rows[:0], lines), dtype)
@@ -502,19 +511,14 @@ class MomentumLMS(AdaptiveFilter):
     def _allocate(self, lines: Regressors, dtype: np.dtype) -> None:
         self._own["velocity"] = np.zeros_like(self._own["w"])
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        w, v = self._own["w"], self._own["velocity"]
-        beta = mu.dtype.type(self.momentum)
-        return _first(
-            _kernels.momentum(
-                lines.buffer, lines.hop, d[m], mu, beta, w[m], v[m], error[m], m, offset, every,
-                history,
+    def _advance(self, block: Block) -> int:
+        w, v, lines = self._own["w"], self._own["velocity"], block.lines
+        beta = block.mu.dtype.type(self.momentum)
+        return block.per_output(
+            lambda m, d, error: _kernels.momentum(
+                lines.buffer, lines.hop, d, block.mu, beta, w[m], v[m], error, m, *block.record
             )
-            for m in range(w.shape[0])
-        )  # fmt: skip
+        )
 
 
 class BlockLMS(AdaptiveFilter):
@@ -529,17 +533,14 @@ class BlockLMS(AdaptiveFilter):
     def _allocate(self, lines: Regressors, dtype: np.dtype) -> None:
         self._own["gradient"] = np.zeros_like(self._own["w"])
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        w, gradient = self._own["w"], self._own["gradient"]
-        return _first(
-            _kernels.block(
-                lines.buffer, lines.hop, d[m], mu, self.block, w[m], gradient[m], error[m], m,
-                offset, every, history, self._samples % self.block,
+    def _advance(self, block: Block) -> int:
+        w, gradient, lines = self._own["w"], self._own["gradient"], block.lines
+        phase = self._samples % self.block
+        return block.per_output(
+            lambda m, d, error: _kernels.block(
+                lines.buffer, lines.hop, d, block.mu, self.block, phase, w[m], gradient[m], error,
+                m, *block.record,
             )
-            for m in range(w.shape[0])
         )  # fmt: skip
 
 
@@ -555,15 +556,12 @@ class AffineProjection(AdaptiveFilter):
         super().__init__(mu=mu, taps=taps, w0=w0)
         self.eps = _checks.nonnegative("eps", eps)
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        own = self._own
+    def _advance(self, block: Block) -> int:
+        own, lines = self._own, block.lines
         stop: int = _kernels.affine_projection(
             np.concatenate([own["regressors"], lines.buffer]), lines.hop,
-            np.concatenate([own["desired"], d], axis=1), mu, self.order, self.eps,
-            own["w"], error, offset, every, history,
+            np.concatenate([own["desired"], block.d]), block.mu, self.order, self.eps,
+            own["w"], block.error, *block.record,
         )  # fmt: skip
         return stop
 
@@ -586,29 +584,13 @@ class RLS(AdaptiveFilter):
         self._own["V"] = np.zeros((L, L), dtype)
         self._own["D"] = np.full(L, 1 / self.delta, self._own["w"].real.dtype)
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        own = self._own
+    def _advance(self, block: Block) -> int:
+        own, lines = self._own, block.lines
         stop: int = _kernels.recursive_least_squares(
-            lines.buffer, lines.hop, np.ascontiguousarray(d), self.forgetting, 1e12 / self.delta,
-            own["w"], own["V"], own["D"], error, offset, every, history,
+            lines.buffer, lines.hop, block.d, self.forgetting, 1e12 / self.delta,
+            own["w"], own["V"], own["D"], block.error, *block.record,
         )  # fmt: skip
         return stop
-
-
-def _lanes(rows: Array) -> Array:
-    """(R, N) to (N, V), V the next multiple of the number of lanes; the rest is zero."""
-    V = -(-rows.shape[0] // _kernels.LANES) * _kernels.LANES
-    columns = np.zeros((rows.shape[1], V), rows.dtype)
-    columns[:, : rows.shape[0]] = rows.T
-    return columns
-
-
-def _given(rows: Array, lines: Regressors) -> Regressors:
-    """Rows as given regressors, in place of the lines they came from."""
-    return Regressors(rows.reshape(-1), lines.taps, lines.taps, rows.shape[0], lines.order)
 
 
 class FrequencyDomainLMS(AdaptiveFilter):
@@ -638,11 +620,9 @@ class FrequencyDomainLMS(AdaptiveFilter):
         self._own["power"] = np.zeros((C, spectrum.size), spectrum.real.dtype)
         self._own["responses"] = self._to_spectra(self._own["w"])
 
-    def _advance(
-        self, lines: Regressors, d: Array, mu: Array, error: Array, offset: int, every: int,
-        history: Array,
-    ) -> int:  # fmt: skip
-        own, B = self._own, self.block
+    def _advance(self, block: Block) -> int:
+        own, B, lines, mu = self._own, self.block, block.lines, block.mu
+        offset, every, history = block.record
         new = lines.buffer.reshape(-1, lines.hop)[-lines.samples :].T
         n = 0
         while n < lines.samples:
@@ -653,10 +633,10 @@ class FrequencyDomainLMS(AdaptiveFilter):
             own["spectra"][0] = self._fft(own["window"])
             # partition p sees the input of p blocks ago
             outputs = np.einsum("pcf,mpcf->mf", own["spectra"], own["responses"])
-            e = d[:, n:m] - self._ifft(outputs)[:, now]
+            e = block.d[n:m].T - self._ifft(outputs)[:, now]
             bad = ~np.isfinite(e).all(axis=0)
             stop = int(np.argmax(bad)) if bad.any() else m - n
-            error[:, n : n + stop] = e[:, :stop]
+            block.error[n : n + stop] = e[:, :stop].T
             if every:
                 first = -(-(offset + n) // every)
                 last = (offset + n + min(stop, m - n - 1)) // every
@@ -724,7 +704,23 @@ class FrequencyDomainLMS(AdaptiveFilter):
         return x
 
 
-def _first(stops: Any) -> int:
+def _lanes(columns: Array) -> Array:
+    """(N, M) widened by zero columns to whole vectors of lanes, rows contiguous."""
+    N, M = columns.shape
+    V = -(-M // _kernels.LANES) * _kernels.LANES
+    if V == M:
+        return np.ascontiguousarray(columns)
+    wide = np.zeros((N, V), columns.dtype)
+    wide[:, :M] = columns
+    return wide
+
+
+def _given(rows: Array, lines: Regressors) -> Regressors:
+    """Rows as given regressors, in place of the lines they came from."""
+    return Regressors(rows.reshape(-1), lines.taps, lines.taps, rows.shape[0], lines.order)
+
+
+def _first(stops: Iterable[int]) -> int:
     """The earliest divergence, -1 for none."""
     return min((int(s) for s in stops if s >= 0), default=-1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from adaptive import _checks
 from adaptive._checks import Array
@@ -24,9 +24,9 @@ class Verdict:
     k, steps, runs : half-width of the band, in standard errors; what was compared.
     first_outside : first step outside the band, None if there is none.
     fraction_outside : of the steps.
-    z : (steps,) (simulated - predicted) / standard error; +-inf where only one of the two is
-        finite, or where there is a difference but no finite standard error, or a zero one, to
-        measure it by; zero where neither is finite. Never NaN.
+    z : (steps,) (simulated - predicted) in standard errors, as a normal score (see
+        :func:`deviations`); +-inf where only one of the two is finite, or where they differ with no
+        usable standard error to measure it by; zero where neither is finite. Never NaN.
     largest_z : largest |z|.
     worst_step : where it is.
     false_alarm : how likely a true prediction is to leave the band anywhere, at most (see Notes of
@@ -60,7 +60,8 @@ def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Ve
     prediction : from ``predict_lms`` or another; for ``block_lms`` in updates, each of which is
         compared with all the samples of its block.
     ensemble : from ``simulate``, of the same mu and as many steps.
-    k : half-width of the band, in standard errors of the simulated mean.
+    k : half-width of the band, in standard errors of the simulated mean, counted on the scale of
+        its cube root, where it is nearly normal (see :func:`deviations`).
 
     Returns
     -------
@@ -75,8 +76,10 @@ def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Ve
     One comparison per step is many comparisons. By Bonferroni's inequality, which needs no
     independence of the steps, a true prediction leaves the band with probability at most
     steps * P(|t| > k), t of Student's distribution with runs - 1 degrees of freedom: that is
-    ``false_alarm``. It supposes that the mean over runs is about normal; near the edge of
-    stability squared errors are heavy-tailed and it is not, until there are very many runs.
+    ``false_alarm``. It supposes that the cube root of the mean over runs is about normal, which
+    takes runs: where theory is exact, 300 steps at k = 4 left the band in 2 to 7 % of 100 seeds
+    with 512 runs and in 12 % with 128, against 2 and 3 % stated. Near the edge of stability
+    squared errors are heavier-tailed still, and only very many runs can decide.
 
     Examples
     --------
@@ -123,22 +126,51 @@ def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Ve
 
 
 def deviations(predicted: Array, mean: Array, standard_error: Array) -> Array:
-    """(mean - predicted) / standard error, with the cases that division leaves undefined settled.
+    """How far simulated means of squares lie from predicted ones, as normal scores.
 
-    All (steps,). Where neither is finite they agree: 0. Where one is, or where they differ with no
-    usable standard error: inf with the sign of the difference.
+    Parameters
+    ----------
+    predicted, mean, standard_error : (steps,), not negative; inf allowed.
+
+    Returns
+    -------
+    (steps,) z; never NaN. Where neither predicted nor mean is finite they agree: 0. Where one is,
+    or where they differ with no usable standard error: inf with the sign of the difference.
+
+    Notes
+    -----
+    The mean of squares is skewed, and low means come with low standard errors, so that the plain
+    ratio (mean - predicted) / se strays far below zero by chance. On the scale of the cube root it
+    is close to normal: with rho = se / mean and a = rho^2 / 9,
+    z = ((mean / predicted)^(1/3) - (1 - a)) / sqrt(a)  (Wilson and Hilferty 1931, for chi-square
+    of 2 / rho^2 degrees of freedom). For many runs this is the plain ratio.
     """
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        gap = mean - predicted
-        z: Array = gap / standard_error
-    scale = np.maximum(np.abs(mean), np.abs(predicted))
     both = np.isfinite(mean) & np.isfinite(predicted)
-    usable = np.isfinite(standard_error) & (standard_error > 0)
-    with np.errstate(invalid="ignore"):
-        equal = both & (np.abs(gap) <= ROUNDING * scale) & ~usable
-    z = np.where(both & usable, z, np.where(gap < 0, -np.inf, np.inf))
-    z[equal | (np.isinf(mean) & np.isinf(predicted))] = 0.0
+    usable = both & np.isfinite(standard_error) & (standard_error > 0) & (mean > 0)
+    with np.errstate(all="ignore"):
+        root = standard_error / mean / 3
+        z: Array = (np.cbrt(mean / predicted) - 1 + root**2) / root
+        usable &= ~np.isnan(z)
+        equal = np.abs(mean - predicted) <= ROUNDING * np.maximum(mean, predicted)
+    z = np.where(usable, z, np.where(mean < predicted, -np.inf, np.inf))
+    z[~usable & both & equal] = 0.0
+    z[np.isinf(mean) & np.isinf(predicted)] = 0.0
     return z
+
+
+def band(mean: Array, standard_error: Array, k: float) -> tuple[Array, Array]:
+    """The predictions that lie within k of a simulated mean: lower and upper end, (steps,) each.
+
+    The inverse of :func:`deviations`. The upper end is inf where the runs exclude no large value,
+    and both ends are NaN where the mean is not finite.
+    """
+    with np.errstate(all="ignore"):
+        root = standard_error / mean / 3
+        low = mean / (1 - root**2 + k * root) ** 3
+        shrunk = 1 - root**2 - k * root
+        high = np.where(shrunk > 0, mean / np.maximum(shrunk, 1e-100) ** 3, np.inf)
+    known = np.isfinite(mean) & np.isfinite(standard_error) & (mean > 0)
+    return np.where(known, low, np.nan), np.where(known, high, np.nan)
 
 
 def _matched(prediction: LearningCurve, ensemble: Ensemble) -> Array:
