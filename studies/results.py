@@ -31,6 +31,7 @@ __all__ = [
     "commit",
     "inconclusive",
     "machine",
+    "output_folder",
     "versions",
     "within",
     "worst",
@@ -234,6 +235,16 @@ def write_json(path: Path, data: Any) -> None:
     """Write data as JSON that any parser takes, atomically."""
     text = json.dumps(plain(data), indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def output_folder(out: Path) -> Path:
+    """The folder, made if need be; a ``UserError`` when nothing can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UserError(f"cannot write results to {out}: {error.strerror or error}.") from error
+    return out
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
