@@ -21,6 +21,14 @@ True
 from cnnbridge.autocorrelation import patch_autocorrelation
 from cnnbridge.capture import Tape, capture
 from cnnbridge.compare import Comparison, compare
+from cnnbridge.first_step import (
+    DepartureGrid,
+    FirstStep,
+    NlmsDeparture,
+    first_step_is_nlms,
+    nlms_departure,
+    nlms_departures,
+)
 from cnnbridge.in_place import InPlaceComparison, compare_in_place, predict_in_place
 from cnnbridge.network import (
     NetworkObservation,
@@ -66,13 +74,16 @@ __all__ = [
     "NORMALIZATIONS",
     "NORMALIZATION_VARIANTS",
     "Comparison",
+    "DepartureGrid",
     "EdgeObservation",
+    "FirstStep",
     "InPlaceComparison",
     "LayerObservation",
     "LayerPrediction",
     "LearningRateBounds",
     "NetworkObservation",
     "NetworkPrediction",
+    "NlmsDeparture",
     "NormalizedSpectrum",
     "PatchMoments",
     "Replay",
@@ -87,6 +98,7 @@ __all__ = [
     "compare_in_place",
     "compare_normalizations",
     "convert_batch_norm",
+    "first_step_is_nlms",
     "group_weights",
     "interlacing_bounds",
     "layer_problem",
@@ -94,6 +106,8 @@ __all__ = [
     "learning_rate_bounds",
     "lr_from_mu",
     "mu_from_lr",
+    "nlms_departure",
+    "nlms_departures",
     "observe_layer",
     "observe_network",
     "ostrowski_interval",

@@ -9,7 +9,6 @@ learns on is in ``cnnbridge.normalized_spectra``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,22 +21,21 @@ SCALES = ("full", "amplify", "suppress", "none")
 POOLS = ("channel", "layer", "equal_power")
 STATISTICS = ("batch", "frozen")
 
-NORMALIZATION_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "none": {"center": False, "scale": "none"},
-        "center": {"scale": "none"},
-        "full": {},
-        "amplify": {"scale": "amplify"},
-        "suppress": {"scale": "suppress"},
-        "full_uncentered": {"center": False},
-        "amplify_uncentered": {"center": False, "scale": "amplify"},
-        "suppress_uncentered": {"center": False, "scale": "suppress"},
-        "layer": {"per": "layer"},
-        "equal_power": {"per": "equal_power"},
-        "frozen": {"statistics": "frozen"},
-        "detached": {"grad_through_statistics": False},
-    }
-)
+# the arguments of ``SplitBatchNorm`` by the name that studies and reports use
+NORMALIZATION_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "none": {"center": False, "scale": "none"},
+    "center": {"scale": "none"},
+    "full": {},
+    "amplify": {"scale": "amplify"},
+    "suppress": {"scale": "suppress"},
+    "full_uncentered": {"center": False},
+    "amplify_uncentered": {"center": False, "scale": "amplify"},
+    "suppress_uncentered": {"center": False, "scale": "suppress"},
+    "layer": {"per": "layer"},
+    "equal_power": {"per": "equal_power"},
+    "frozen": {"statistics": "frozen"},
+    "detached": {"grad_through_statistics": False},
+}
 
 
 class SplitBatchNorm(nn.Module):
