@@ -1,20 +1,22 @@
-"""The step size at which a real run stops converging, found by running it."""
+"""Where stability ends: found by running, and mapped over step size and eigenvalue spread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import _checks
 from adaptive._checks import Array
 from adaptive.ensemble import ALGORITHMS
 from adaptive.regressors import Regressors, regressors
-from adaptive.signals import Scenario
+from adaptive.results import LearningCurve
+from adaptive.signals import AutoRegressive, Scenario
+from adaptive.theory import predict_lms
 from adaptive.wiener import WienerProblem
 
 # their steps do not grow with the weights, or they have no step size
@@ -156,7 +158,7 @@ def observed_edge(
 
         def grows(mu: float, lines: Regressors = lines, w0: Array = w0, d: Array = silent) -> bool:
             kind = ALGORITHMS[algorithm]
-            run = kind(mu=mu, w0=w0, **settings).run_lines(lines, d)
+            run = kind(mu=mu, w0=w0, **settings).run_lines([lines], d)
             if run.diverged_at is not None or not np.all(np.isfinite(run.weights)):
                 return True
             with np.errstate(over="ignore", under="ignore"):
@@ -176,6 +178,112 @@ def observed_edge(
         steps=length,
         seed=seed,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class StabilityMap:
+    """Misadjustment over step size and eigenvalue spread.
+
+    Attributes
+    ----------
+    taps : length of the delay line.
+    spreads : (S,) lambda_max / lambda_min of R.
+    mus : (M,) step sizes.
+    misadjustment : (S, M); inf where the MSE does not converge.
+    bounds : by name as in the predictions, each (S,).
+    assumption : what the predictions rest on.
+    """
+
+    taps: int
+    spreads: Array = field(repr=False)
+    mus: Array = field(repr=False)
+    misadjustment: Array = field(repr=False)
+    bounds: Mapping[str, Array] = field(repr=False)
+    assumption: str
+
+
+def stability_map(
+    *,
+    taps: int,
+    spreads: ArrayLike | None = None,
+    mus: ArrayLike | None = None,
+    predict: Callable[..., LearningCurve] = predict_lms,
+    **options: Any,
+) -> StabilityMap:
+    """Predicted misadjustment and bounds for AR(1) inputs of unit power, by eigenvalue spread.
+
+    Parameters
+    ----------
+    taps : at least 2.
+    spreads : (S,) eigenvalue spreads >= 1; 33 from 1 to 1000 when None. The coefficient of the
+        AR(1) process is chosen to give them.
+    mus : (M,) step sizes; 61 over three decades, to a little above the highest bound, when None.
+    predict : a prediction, such as ``adaptive.predict_nlms``.
+    **options : for ``predict``, such as ``eps``.
+
+    Returns
+    -------
+    StabilityMap
+
+    Raises
+    ------
+    TypeError, ValueError : taps < 2, spreads below 1, step sizes not positive, or as ``predict``.
+
+    Examples
+    --------
+    >>> grid = stability_map(taps=4, spreads=[1.0, 100.0], mus=[0.01, 1.0])
+    >>> grid.misadjustment.round(4).tolist()[0], grid.bounds["trace"].round(6).tolist()
+    ([0.0206, inf], [0.5, 0.5])
+    """
+    L = _checks.count("taps", taps, least=2)
+    chi = np.geomspace(1, 1000, 33) if spreads is None else _ascending("spreads", spreads)
+    if chi[0] < 1:
+        raise ValueError(f"spreads must be at least 1; got {chi[0]:.4g}")
+    problems = []
+    for spread in chi:
+        R = AutoRegressive([_coefficient(L, float(spread))], taps=L).R
+        problems.append(WienerProblem(R=R, P=np.zeros(L), d_power=1.0))
+    # the bounds do not depend on the step size at which they are asked for
+    at_one = [predict(problem, mu=1.0, steps=1, **options) for problem in problems]
+    names = at_one[0].bounds
+    bounds = {name: np.array([curve.bounds[name] for curve in at_one]) for name in names}
+    if mus is None:
+        top = 1.3 * max(float(values.max()) for values in bounds.values())
+        steps = np.geomspace(top / 1000, top, 61)
+    else:
+        steps = _ascending("mus", mus)
+    misadjustment = np.empty((chi.size, steps.size))
+    for i, problem in enumerate(problems):
+        for j, mu in enumerate(steps):
+            curve = predict(problem, mu=float(mu), steps=1, **options)
+            misadjustment[i, j] = curve.misadjustment if curve.stable else np.inf
+    return StabilityMap(L, chi, steps, misadjustment, bounds, at_one[0].assumption)
+
+
+def _ascending(name: str, value: ArrayLike) -> Array:
+    a = np.asarray(value, dtype=float)
+    if a.ndim != 1 or a.size == 0 or not np.all(np.isfinite(a)):
+        raise ValueError(f"{name} must be a 1-D list of finite numbers; got {value!r}")
+    if a.min() <= 0 or np.any(np.diff(a) <= 0):
+        raise ValueError(f"{name} must be positive and ascending; got {a.tolist()}")
+    return a
+
+
+def _coefficient(taps: int, spread: float) -> float:
+    """The AR(1) coefficient at which R of so many taps has this eigenvalue spread."""
+    if spread == 1:
+        return 0.0
+
+    def gap(rho: float) -> float:
+        lam = np.linalg.eigvalsh(AutoRegressive([rho], taps=taps).R)
+        return float(np.log(lam[-1] / max(lam[0], 1e-300)) - np.log(spread))
+
+    try:
+        return float(scipy.optimize.brentq(gap, 0.0, 1 - 1e-12, xtol=1e-14))
+    except ValueError:
+        raise ValueError(
+            f"spreads must be within reach of an AR(1) input; got {spread:.3g}"
+        ) from None
 
 
 def _source(

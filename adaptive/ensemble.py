@@ -261,7 +261,7 @@ def _group(
         return sums
     for i, (lines, d) in enumerate(draws):
         filter_.reset()
-        single = filter_.run_lines(lines, d, record)
+        single = filter_.run_lines([lines], d, record)
         assert single.history is not None
         square = np.abs(single.error) ** 2
         sums.square.merge(Moments(square, np.zeros(square.shape)), i, 1)

@@ -43,6 +43,11 @@ class Regressors:
         first, last = start * self.hop, (stop - 1) * self.hop + self.taps
         return Regressors(self.buffer[first:last], self.hop, self.taps, stop - start, self.order)
 
+    def split(self, size: int) -> Iterator[Regressors]:
+        """Parts of at most ``size`` samples, in order."""
+        for start in range(0, self.samples, size):
+            yield self.part(start, min(start + size, self.samples))
+
     def power(self, sample: int = 0) -> Array:
         """(N,) |u(n)|^2, the same however a stream is split; ``sample``: number of the first."""
         squares = self.buffer.real**2
@@ -101,15 +106,38 @@ def regressors(u: ArrayLike, taps: int | None = None, past: Array | None = None)
             )
         N, L = U.shape
         return Regressors(np.ascontiguousarray(U).reshape(-1), L, L, N, np.arange(L))
+    pieces = delay_line(u, taps, past)
+    if len(pieces) == 1:
+        return pieces[0]
+    head, tail = pieces
+    new = head.buffer[head.buffer.size - head.samples * head.hop :]
+    rest = tail.buffer[new.size :]
+    return Regressors(
+        np.concatenate([head.buffer, rest]), head.hop, head.taps, head.samples + tail.samples,
+        head.order,
+    )  # fmt: skip
+
+
+def delay_line(u: ArrayLike, taps: int, past: Array | None = None) -> list[Regressors]:
+    """The same for a signal, in one or two pieces that follow each other.
+
+    The first holds the samples whose line reaches back before u, on a short copy; the second all
+    others, on u's own memory.
+    """
     length = _checks.count("taps", taps)
     x = _checks.array("u", u, ndim=(1, 2))
-    channels = 1 if x.ndim == 1 else x.shape[1]
-    N = x.shape[0]
-    buffer = np.zeros((length - 1 + N, channels), x.dtype)
-    if past is not None:
-        buffer[: length - 1] = past
-    buffer[length - 1 :] = x.reshape(N, channels)
+    x = np.ascontiguousarray(x.reshape(x.shape[0], -1))
+    N, channels = x.shape
+    first = min(N, length - 1)
     index = np.arange(length * channels).reshape(length, channels)
-    return Regressors(
-        buffer.reshape(-1), channels, length * channels, N, index[::-1].T.reshape(-1).copy()
-    )
+    order = index[::-1].T.reshape(-1).copy()
+    pieces = []
+    if first:
+        buffer = np.zeros((length - 1 + first, channels), x.dtype)
+        if past is not None:
+            buffer[: length - 1] = past
+        buffer[length - 1 :] = x[:first]
+        pieces.append(Regressors(buffer.reshape(-1), channels, length * channels, first, order))
+    if first < N:
+        pieces.append(Regressors(x.reshape(-1), channels, length * channels, N - first, order))
+    return pieces

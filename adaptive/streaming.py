@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from adaptive import _checks, _kernels, long_filters
 from adaptive._checks import Array
-from adaptive.regressors import Regressors, regressors
+from adaptive.regressors import Regressors, delay_line, regressors
 from adaptive.results import FilterRun
 
 StepSize = float | ArrayLike | Callable[[int], float]
@@ -132,13 +132,16 @@ class AdaptiveFilter:
                 f"u must have {past.shape[1]} channels as in the first block; "
                 f"got shape {signal.shape}"
             )
-        return self.run_lines(regressors(signal, self.taps, past), desired, record)
+        if self.taps is None:
+            return self.run_lines([regressors(signal)], desired, record)
+        return self.run_lines(delay_line(signal, self.taps, past), desired, record)
 
     # --- the engine ---
 
-    def run_lines(self, lines: Regressors, d: Array, record: Record = "last") -> FilterRun:
-        """The same on regressors already laid out."""
-        N = lines.samples
+    def run_lines(self, pieces: list[Regressors], d: Array, record: Record = "last") -> FilterRun:
+        """The same on regressors already laid out, in pieces that follow each other."""
+        N = sum(piece.samples for piece in pieces)
+        lines = pieces[0]
         if d.shape[0] != N:
             raise ValueError(f"d must have as many samples as u, {N}; got shape {d.shape}")
         if not self._own:
@@ -161,14 +164,13 @@ class AdaptiveFilter:
         error = np.empty((N, M), dtype)
         desired = d.reshape(N, M).astype(dtype, copy=False)
         mu = self._step_sizes(N, dtype)
-        size = self._chunk(L)
-        start = self._samples
+        start, size = self._samples, self._chunk(L)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            for a in range(0, N, size):
+            for part in (p for piece in pieces for p in piece.split(size)):
                 if self.diverged_at is not None:
                     break
-                b = min(a + size, N)
-                part = lines.part(a, b)
+                a = self._samples - start
+                b = a + part.samples
                 step = mu[a:b] if mu.size > 1 else mu
                 stop = self._advance(
                     Block(part, desired[a:b], step, error[a:b], (a, every, history))
@@ -176,7 +178,7 @@ class AdaptiveFilter:
                 if stop >= 0:
                     self.diverged_at = self._samples + stop
                 self._remember(part, desired[a:b])
-                self._samples += b - a
+                self._samples += part.samples
         if every and N % every == 0 and self.diverged_at is None:
             history[-1] = w
         if self.diverged_at is not None:  # also outputs that were still finite there
