@@ -12,7 +12,7 @@
 Convention everywhere: w(n+1) = w(n) + mu e*(n) u(n), e the a priori error, newest tap first.
 """
 
-from adaptive.edge import ObservedEdge, observed_edge
+from adaptive.edge import ObservedEdge, StabilityMap, observed_edge, stability_map
 from adaptive.ensemble import simulate
 from adaptive.filters import (
     affine_projection,
@@ -124,6 +124,7 @@ __all__ = [
     "SignErrorLMS",
     "SignSignLMS",
     "StabilityBounds",
+    "StabilityMap",
     "SystemIdentification",
     "Tones",
     "TransformDomainLMS",
@@ -162,6 +163,7 @@ __all__ = [
     "sign_sign_lms",
     "simulate",
     "stability_bounds",
+    "stability_map",
     "tracking_emse",
     "transform_domain_lms",
     "verdict",
