@@ -18,6 +18,7 @@ Learning rates are in torch's own units: ``torch.optim.SGD`` on ``MSELoss(reduct
 True
 """
 
+from cnnbridge.audit import Audit, audit
 from cnnbridge.autocorrelation import patch_autocorrelation
 from cnnbridge.capture import Tape, capture
 from cnnbridge.compare import Comparison, compare
@@ -73,6 +74,7 @@ from cnnbridge.replay import Replay, Stream, record_stream, replay
 __all__ = [
     "NORMALIZATIONS",
     "NORMALIZATION_VARIANTS",
+    "Audit",
     "Comparison",
     "DepartureGrid",
     "EdgeObservation",
@@ -91,6 +93,7 @@ __all__ = [
     "Stream",
     "Tape",
     "TraceCeiling",
+    "audit",
     "bisect_edge",
     "capture",
     "channel_divisor",
