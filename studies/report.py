@@ -1,19 +1,31 @@
-"""One self-contained HTML page per run: pictures inside, no network, light and dark, printable."""
+"""One self-contained HTML page per run: pictures inside, no network, light and dark, printable.
+
+Its tables sort by a click or a key where scripts run, and are plain tables where they do not. The
+same tables are beside it as CSV.
+"""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
+import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 
-from studies.results import Summary, write_atomically
+from studies.results import Answer, Check, Summary, Verdict, write_atomically, write_csv
 
-__all__ = ["Picture", "Section", "number", "table", "write"]
+__all__ = ["Picture", "Section", "answer_sections", "number", "table", "write", "write_page"]
+
+SMOKE = (
+    "Preset smoke: this run is a regression check of the code. It is too small for its verdicts "
+    "to be evidence of anything else."
+)
 
 
 @dataclass(frozen=True)
@@ -32,27 +44,68 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of the report with paragraphs, then perhaps a table, then perhaps pictures."""
+    """One heading of the report and what is under it, in the order of the fields.
+
+    Attributes
+    ----------
+    heading : of the section.
+    paragraphs : plain text.
+    columns, rows : of a table.
+    pictures : below the table.
+    facts : (name, text) pairs, between the paragraphs and the table.
+    items : a list at the end.
+    caption : of the table.
+    verdict : shown beside the heading.
+    level : of the heading; 2 to 4.
+    """
 
     heading: str
     paragraphs: Sequence[str] = ()
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     pictures: Sequence[Picture] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    items: Sequence[str] = ()
+    caption: str = ""
+    verdict: Verdict | None = None
+    level: int = 2
 
 
 def write(
     path: Path, summary: Summary, *, title: str, question: str, sections: Sequence[Section]
 ) -> None:
-    """Render the report of a run.
+    """Render the report of a run, and its tables as CSV in ``tables`` beside it.
 
     Parameters
     ----------
     path : where the page goes; replaced atomically.
     summary : of the run, finished or not.
     title, question : of the study.
-    sections : of the study; verdicts, provenance and the command are added here.
+    sections : of the study; the answer, the checks, provenance and the command are added here.
     """
+    answer = [] if summary.answer is None else answer_sections("The answer", summary.answer)
+    notices = [SMOKE] if summary.config.get("preset") == "smoke" else []
+    sections = [*answer, *sections]
+    write_page(path, title, question, sections, summary=summary, notices=notices)
+    tables = path.parent / "tables"
+    columns = [field.name for field in dataclasses.fields(Check)]
+    rows = [[getattr(check, name) for name in columns] for check in summary.checks]
+    write_csv(tables / "checks.csv", columns, rows)
+    for section, anchor in zip(sections, anchors(sections), strict=True):
+        if section.rows:
+            write_csv(tables / f"{anchor}.csv", section.columns, section.rows)
+
+
+def write_page(
+    path: Path,
+    title: str,
+    question: str,
+    sections: Sequence[Section],
+    *,
+    summary: Summary | None = None,
+    notices: Sequence[str] = (),
+) -> None:
+    """Render a page, with checks and provenance where there is a summary to take them from."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("studies"),
         autoescape=True,
@@ -61,14 +114,76 @@ def write(
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    page = environment.get_template("report.html.j2").render(
+    names = anchors(sections)
+    contents = [
+        (section.heading, name)
+        for section, name in zip(sections, names, strict=True)
+        if section.level == 2
+    ]
+    if summary is not None:
+        contents += [
+            ("Every check", "checks"),
+            ("Reproduce", "reproduce"),
+            ("Configuration", "configuration"),
+        ]
+    page = environment.get_template("page.html.j2").render(
         summary=summary,
         title=title,
         question=question,
         sections=sections,
-        commit=commit_text(summary.commit),
+        anchors=names,
+        contents=contents,
+        notices=notices,
+        verdicts=get_args(Verdict),
+        commit=commit_text(summary.commit) if summary is not None else "",
     )
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+
+
+def answer_sections(
+    heading: str, answer: Answer, *, level: int = 2, folder: Path | None = None
+) -> list[Section]:
+    """What a study answers: experiment, rule, verdict, numbers, and what speaks against it.
+
+    The figure is shown when ``folder``, where it lies, is given.
+    """
+    pictures = []
+    if folder is not None and answer.figure is not None and (folder / answer.figure).exists():
+        pictures = [Picture(folder / answer.figure, answer.caption, answer.alt or answer.caption)]
+    facts = [
+        ("Experiment, ours", answer.experiment),
+        ("Rule, fixed before the run", answer.rule),
+        ("Verdict", f"{answer.verdict}. {answer.reason}"),
+    ]
+    columns = ("what", "number")
+    sections = [
+        Section(
+            heading,
+            facts=facts,
+            columns=columns,
+            rows=answer.numbers,
+            pictures=pictures,
+            verdict=answer.verdict,
+            level=level,
+        )
+    ]
+    if answer.against:
+        against = "Against the simple reading"
+        sections.append(Section(against, items=answer.against, level=min(level + 1, 4)))
+    return sections
+
+
+def anchors(sections: Sequence[Section]) -> list[str]:
+    """A name for each section that an address or a file can have, each once."""
+    taken = {"content", "checks", "reproduce", "configuration"}
+    names = []
+    for section in sections:
+        stem = re.sub(r"[^a-z0-9]+", "-", section.heading.lower()).strip("-")[:60] or "section"
+        numbered = (f"{stem}-{i}" for i in itertools.count(2))
+        name = next(n for n in itertools.chain([stem], numbered) if n not in taken)
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def commit_text(commit: Mapping[str, Any] | None) -> str:

@@ -40,7 +40,7 @@ def test_everything_is_there(finished):
     names = {path.name for path in out.iterdir()}
     figures = {f"{name}.{kind}" for name in conv_modes.FIGURES for kind in ("png", "svg")}
     layers = {f"conv{i}.npz" for i in (1, 2, 3)}
-    assert names == figures | layers | {"summary.json", "report.html"}
+    assert names == figures | layers | {"summary.json", "report.html", "tables"}
     assert "observed edge" in result.stdout
     assert str(out / "report.html") in result.stdout
 

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 import pytest
 
 from studies import figures
-from studies.report import Picture, Section, number, table, write
-from studies.results import Summary, at_most, inconclusive
+from studies.report import Picture, Section, anchors, number, table, write
+from studies.results import Answer, Summary, at_most, inconclusive
+from tests.studies.browser import look
 
 
 class Loads(HTMLParser):
@@ -30,7 +31,7 @@ def assert_self_contained(page):
     found = Loads()
     found.feed(page)
     assert all(address.startswith(("data:", "#")) for address in found.addresses)
-    assert not re.search(r"url\(|@import|<script|<link", page)
+    assert not re.search(r"url\(|@import|<link|fetch\(|XMLHttp|import\(", page)
     assert found.pictures
     assert all(len(picture["alt"]) > 20 for picture in found.pictures)
 
@@ -51,23 +52,96 @@ def summary():
     )
 
 
-def test_report_is_self_contained(tmp_path, summary):
+@pytest.fixture
+def page(tmp_path, summary):
     figure, (ax,) = figures.panels(1)
     ax.plot([0, 1])
     png, svg = figures.save(figure, tmp_path / "line")
     assert svg.read_text().startswith("<?xml")
+    summary.answer = Answer(
+        experiment="We did something.",
+        rule="It holds when the ratio is above 2.",
+        verdict="holds",
+        reason="The ratio is 3.",
+        numbers=[("ratio", "3")],
+        figure=png.name,
+        against=["But <i>once</i> it was 1."],
+    )
+    rows = [
+        ["b", "1,234", "holds"],
+        ["a", "1.2e-11", "fails"],
+        ["c2", "–", "holds"],
+        ["c10", "12", "inconclusive"],
+    ]
     sections = [
-        Section("Heading", ["Text & more."], ["a", "b"], [["1", "2"]]),
+        Section("Heading", ["Text & more."], ["name", "size", "verdict"], rows),
         Section("Pictures", pictures=[Picture(png, "A line.", "A straight line from 0 to 1.")]),
     ]
     write(tmp_path / "report.html", summary, title="Title", question="Why?", sections=sections)
-    page = (tmp_path / "report.html").read_text()
-    assert_self_contained(page)
-    assert "&lt;b&gt;error" in page
-    assert "Text &amp; more." in page
-    assert "1 hold" in page
-    assert "with uncommitted changes" in page
-    assert "naturalmodes run conv-modes" in page
+    return tmp_path / "report.html"
+
+
+def test_report_is_self_contained(page):
+    text = page.read_text()
+    assert_self_contained(text)
+    assert "&lt;b&gt;error" in text
+    assert "Text &amp; more." in text
+    assert "1 hold" in text
+    assert "with uncommitted changes" in text
+    assert "naturalmodes run conv-modes" in text
+
+
+def test_report_gives_the_answer(page):
+    text = page.read_text()
+    for part in ("We did something.", "the ratio is above 2", "holds. The ratio is 3."):
+        assert part in text
+    assert "But &lt;i&gt;once&lt;/i&gt; it was 1." in text
+
+
+def test_tables_are_there_as_csv(page):
+    tables = page.parent / "tables"
+    assert {p.name for p in tables.iterdir()} == {"checks.csv", "heading.csv", "the-answer.csv"}
+    assert (tables / "heading.csv").read_text().splitlines()[:2] == [
+        "name,size,verdict",
+        'b,"1,234",holds',
+    ]
+    assert "<b>error</b>,0.0,1e-12,1e-09,holds" in (tables / "checks.csv").read_text()
+
+
+def test_smoke_is_labelled(tmp_path, summary, page):
+    assert "regression check" not in page.read_text()
+    summary.config = {"preset": "smoke"}
+    write(tmp_path / "smoke.html", summary, title="Title", question="Why?", sections=[])
+    assert "regression check" in (tmp_path / "smoke.html").read_text()
+
+
+def test_headings_have_names_of_their_own():
+    headings = ["A: b", "A  b", "checks", "→", "→"]
+    names = anchors([Section(heading) for heading in headings])
+    assert names == ["a-b", "a-b-2", "checks-2", "section", "section-2"]
+
+
+def test_report_in_a_browser(page, tmp_path):
+    seen = look(page, tmp_path)
+    assert [picture["alt"] for picture in seen["pictures"]] == ["A straight line from 0 to 1."]
+    answer, heading, checks = seen["tables"]
+    assert answer == []  # one row: nothing to sort
+    assert len(checks) == 6
+    name, size, _ = heading
+    given = ["b", "a", "c2", "c10"]
+    ascending, descending = ["a", "b", "c2", "c10"], ["c10", "c2", "b", "a"]
+    assert name == [given, ascending, "ascending", descending, "descending", given, None]
+    assert size[1] == ["1.2e-11", "12", "1,234", "–"]
+    assert size[3] == ["1,234", "12", "1.2e-11", "–"]
+
+
+def test_the_browser_would_have_seen_an_error(tmp_path):
+    (tmp_path / "bad.html").write_text("<html><body><script>nonsense()</script></body></html>")
+    with pytest.raises(AssertionError, match="nonsense is not defined"):
+        look(tmp_path / "bad.html", tmp_path)
+    (tmp_path / "bad.html").write_text("<html><body><img src='absent.png' alt='x'></body></html>")
+    with pytest.raises(AssertionError):
+        look(tmp_path / "bad.html", tmp_path)
 
 
 def test_numbers():
