@@ -487,6 +487,7 @@ class Report:
                 "largest_z": v.largest_z,
                 "worst_step": v.worst_step,
                 "false_alarm": v.false_alarm,
+                "typical_dB": v.typical_dB,
                 "text": v.text,
             },
             "note": self.missing,

@@ -31,6 +31,8 @@ class Verdict:
     worst_step : where it is.
     false_alarm : how likely a true prediction is to leave the band anywhere, at most (see Notes of
         :func:`verdict`).
+    typical_dB : median over the steps of |10 log10(simulated / predicted)|, the size of the
+        difference where k speaks of its certainty; None where no step has both finite and positive.
     diverged : runs whose error left the finite numbers.
     text : all this in one sentence.
     """
@@ -45,6 +47,7 @@ class Verdict:
     largest_z: float
     worst_step: int
     false_alarm: float
+    typical_dB: float | None
     diverged: int
     text: str
 
@@ -102,7 +105,9 @@ def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Ve
             f"prediction and ensemble must be of the same mu; got {prediction.mu:.6g} and "
             f"{ensemble.mu:.6g}"
         )
-    z = deviations(_matched(prediction, ensemble), ensemble.mse, ensemble.mse_se)
+    predicted = _matched(prediction, ensemble)
+    z = deviations(predicted, ensemble.mse, ensemble.mse_se)
+    size = _typical(predicted, ensemble.mse)
     outside = np.flatnonzero(np.abs(z) > k)
     worst = int(np.argmax(np.abs(z)))
     chance = 2 * float(scipy.stats.t.sf(k, ensemble.runs - 1))
@@ -120,8 +125,9 @@ def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Ve
         largest_z=float(np.abs(z[worst])),
         worst_step=worst,
         false_alarm=false_alarm,
+        typical_dB=size,
         diverged=ensemble.diverged,
-        text=_sentence(prediction, ensemble, k, z, first, fraction, worst, false_alarm),
+        text=_sentence(prediction, ensemble, k, z, first, fraction, worst, false_alarm, size),
     )
 
 
@@ -186,6 +192,14 @@ def _matched(prediction: LearningCurve, ensemble: Ensemble) -> Array:
     return np.repeat(mse, block)[: ensemble.steps]
 
 
+def _typical(predicted: Array, mean: Array) -> float | None:
+    """Median |dB| between two curves, over the steps where that means something."""
+    good = np.isfinite(predicted) & np.isfinite(mean) & (predicted > 0) & (mean > 0)
+    if not good.any():
+        return None
+    return float(np.median(np.abs(10 * (np.log10(mean[good]) - np.log10(predicted[good])))))
+
+
 def _sentence(
     prediction: LearningCurve,
     ensemble: Ensemble,
@@ -195,6 +209,7 @@ def _sentence(
     fraction: float,
     worst: int,
     false_alarm: float,
+    size: float | None,
 ) -> str:
     """The verdict in words."""
     lost = ""
@@ -205,12 +220,13 @@ def _sentence(
             else "and the prediction does not converge either"
         )
         lost = f"; {ensemble.diverged} of {ensemble.runs} runs diverged, {expected}"
+    typical = "" if size is None else f", typically {size:.2g} dB from the prediction"
     if first is None:
-        size = f"{np.abs(z[worst]):.2f}"
         text = (
             f"The prediction holds: all {z.size} steps lie within {k:g} standard errors of "
-            f"{ensemble.runs} runs, the largest deviation being {size} at step {worst} (by chance "
-            f"alone a true prediction leaves this band with probability at most {false_alarm:.2g})"
+            f"{ensemble.runs} runs, the largest deviation being {np.abs(z[worst]):.2f} at step "
+            f"{worst} (by chance alone a true prediction leaves this band with probability "
+            f"at most {false_alarm:.2g})"
         )
     else:
         side = "above" if z[first] > 0 else "below"
@@ -218,6 +234,6 @@ def _sentence(
             f"The prediction fails: the simulation leaves the band of {k:g} standard errors of "
             f"{ensemble.runs} runs at step {first}, {side} it, and is outside at {fraction:.2%} of "
             f"{z.size} steps, with the largest deviation {np.abs(z[worst]):.3g} standard errors at "
-            f"step {worst} (chance alone: probability at most {false_alarm:.2g})"
+            f"step {worst}{typical} (chance alone: probability at most {false_alarm:.2g})"
         )
     return f"{text}{lost}."

@@ -1,10 +1,12 @@
 """``python -m adaptive``: what it prints and writes, and how it refuses."""
 
 import csv
+import doctest
 import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +219,10 @@ def test_the_commit_is_this_repositorys_or_none(monkeypatch, tmp_path):
     assert found is None or len(found["hash"]) == 40
     monkeypatch.setattr(command, "__file__", str(tmp_path / "x.py"))
     assert command.commit() is None
+
+
+def test_the_examples_of_the_page_on_ensembles():
+    page = Path(__file__).parents[2] / "docs" / "ensembles.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted > 10
+    assert result.failed == 0

@@ -70,6 +70,18 @@ def test_a_false_prediction_fails_at_the_step_where_it_goes_wrong():
     assert f"at step {verdict.first_outside}, below it" in verdict.text
 
 
+def test_the_size_of_the_difference_is_told_beside_its_certainty():
+    curve, ensemble = both()
+    shifted = adaptive.verdict(
+        replace(curve, J_min=2 * curve.J_min, excess=2 * curve.excess), ensemble
+    )
+    assert shifted.typical_dB == pytest.approx(10 * np.log10(2), abs=0.2)
+    assert adaptive.verdict(curve, ensemble).typical_dB < 0.3
+    assert "typically 3 dB from the prediction" in shifted.text
+    nothing = replace(curve, J_min=0.0, excess=np.zeros(120))
+    assert adaptive.verdict(nothing, ensemble).typical_dB is None
+
+
 def test_the_width_of_the_band_is_the_callers():
     curve, ensemble = both()
     largest = adaptive.verdict(curve, ensemble).largest_z
