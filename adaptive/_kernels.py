@@ -470,36 +470,47 @@ def recursive_least_squares(
     return -1
 
 
-@exact_order
-def sliding_power(energy: Array, taps: int, phase: int, power: Array) -> None:
-    """power[n] = energy[n] + ... + energy[n + taps - 1], in O(1) per sample and without drift.
+@fast
+def sliding_power(energy: Array, taps: int, power: Array) -> None:
+    """power[n] = energy[n] + ... + energy[n + taps - 1], without drift.
 
     A running sum that adds the newest and subtracts the oldest loses all digits when a loud
-    signal falls silent. Here blocks of ``taps`` begin at absolute sample numbers divisible by
-    ``taps``, and each window is the tail of one block plus the head of the next: only additions,
-    and the same rounding however a stream is split (``phase``: the first output's sample number
-    modulo ``taps``).
+    signal falls silent. Here windows are doubled, sums of 1, 2, 4, ... samples, and those in the
+    binary digits of ``taps`` put together: only additions, a number of them that grows with
+    log2(taps), in an order that does not depend on where a stream is split.
     """
     N = power.size
-    n = 0
-    head_start = taps - 1 - phase  # where in `energy` the block of output 0 begins
-    while n < N:
-        end = min(n + taps - phase, N)
-        head = energy.dtype.type(0)
-        for i in range(head_start, n + taps - 1):
-            head += energy[i]
-        for i in range(n, end):
-            head += energy[i + taps - 1]
-            power[i] = head
-        # what the windows still cover of the block before, summed from its end
-        tail = energy.dtype.type(0)
-        for i in range(head_start - 1, n - 1, -1):
-            tail += energy[i]
-            if i < end:
-                power[i] += tail
-        n = end
-        head_start = n + taps - 1
-        phase = 0
+    size = max(1024, 2 * taps)
+    sums = np.empty(size + taps, energy.dtype)
+    doubled = np.empty(size + taps, energy.dtype)
+    for start in range(0, N, size):
+        n = min(size, N - start)
+        window = power[start : start + n]
+        left = n + taps - 1
+        sums[:left] = energy[start : start + left]
+        window[:] = 0
+        width = 1
+        at = 0
+        while width <= taps:
+            if taps & width:
+                part = sums[at : at + n]
+                for i in range(n):
+                    window[i] += part[i]
+                at += width
+            left -= width
+            later = sums[width : width + max(left, 0)]
+            for i in range(later.size):
+                doubled[i] = sums[i] + later[i]
+            sums, doubled = doubled, sums
+            width *= 2
+
+
+@fast
+def divide(mu: Array, eps: float, power: Array) -> None:
+    """power[n] <- mu / (eps + power[n]); no power, no direction: 0 where there is neither."""
+    for n in range(power.size):
+        total = eps + power[n]
+        power[n] = (mu[n] if mu.size > 1 else mu[0]) / total if total > 0 else 0.0
 
 
 @fast

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 
 from adaptive import _checks, streaming
 from adaptive._checks import Array
-from adaptive.regressors import regressors
 from adaptive.results import FilterRun
 from adaptive.streaming import AdaptiveFilter, Record, StepSize
 
@@ -588,6 +587,10 @@ def _moderate(
     if not {signal.dtype.type, desired.dtype.type} <= set(_checks.FLOATS):
         return u, d, 0  # the gate will refuse them
     limits = np.finfo(np.result_type(signal, desired))
+    with np.errstate(over="ignore", under="ignore"):
+        energy = np.vdot(signal, signal).real
+    if 2.0 ** -(limits.maxexp // 2) < energy < 2.0 ** (limits.maxexp // 2):
+        return u, d, 0  # ordinary: one quick pass says so
     of_u = _exponent(signal)
     if of_u is None or abs(of_u) <= limits.maxexp // 4:
         return u, d, 0
@@ -632,10 +635,13 @@ def _regularisation(
             return value
         smallest = np.finfo(float).tiny if value > 0 else 0.0
         return max(float(np.ldexp(value, -2 * exponent)), smallest)
-    lines = regressors(u, taps)
-    samples = lines.buffer.size / lines.hop - (lines.taps / lines.hop - 1)
-    power = float(np.sum(np.abs(lines.buffer) ** 2, dtype=np.float64)) / (samples * lines.hop)
-    scaled = part * power * (lines.taps if whole else 1)
+    signal = np.asarray(u)
+    ordinary = signal.size and signal.dtype.type in _checks.FLOATS
+    if not ordinary or not np.isfinite(np.vdot(signal, signal)):
+        signal = _checks.array("u", u, ndim=(1, 2))
+    power = float(np.vdot(signal, signal).real) / max(signal.size, 1)
+    lines = 1 if signal.ndim == 1 else signal.shape[1]
+    scaled = part * power * ((taps or 1) * lines if whole else 1)
     if scaled == 0:
         raise ValueError(
             f"u must not be all zero when {name} is None, which takes a part of the input's power; "

@@ -48,15 +48,14 @@ class Regressors:
         for start in range(0, self.samples, size):
             yield self.part(start, min(start + size, self.samples))
 
-    def power(self, sample: int = 0) -> Array:
-        """(N,) |u(n)|^2, the same however a stream is split; ``sample``: number of the first."""
+    def power(self) -> Array:
+        """(N,) |u(n)|^2, the same however a stream is split."""
         squares = self.buffer.real**2
         if np.iscomplexobj(self.buffer):
             squares += self.buffer.imag**2
         energy = squares if self.hop == 1 else squares.reshape(-1, self.hop).sum(axis=1)
         power = np.empty(self.samples, energy.dtype)
-        taps = self.taps // self.hop
-        _kernels.sliding_power(energy, taps, sample % taps, power)
+        _kernels.sliding_power(energy, self.taps // self.hop, power)
         return power
 
     def outputs(self, w: Array) -> Array:

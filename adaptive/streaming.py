@@ -391,14 +391,9 @@ class NLMS(LMS):
         self.eps = _checks.nonnegative("eps", eps)
 
     def _steps(self, lines: Regressors, mu: Array) -> Array:
-        power = lines.power(self._samples)
-        power += power.dtype.type(self.eps)
-        # no power, no direction: the update is zero there whatever the step size
-        silent = power == 0
-        if silent.any():
-            power[silent] = np.inf
-        scaled: Array = np.divide(mu, power, out=power)
-        return scaled
+        step = lines.power()
+        _kernels.divide(mu, self.eps, step)
+        return step
 
 
 class LeakyLMS(LMS):
