@@ -19,7 +19,7 @@ True
 """
 
 from cnnbridge.audit import Audit, audit
-from cnnbridge.autocorrelation import patch_autocorrelation
+from cnnbridge.autocorrelation import choose_method, patch_autocorrelation
 from cnnbridge.capture import Tape, capture
 from cnnbridge.compare import Comparison, compare
 from cnnbridge.first_step import (
@@ -59,7 +59,13 @@ from cnnbridge.normalized_spectra import (
     zca_whitening,
 )
 from cnnbridge.observe import EdgeObservation, LayerObservation, bisect_edge, observe_layer
-from cnnbridge.patches import group_weights, output_size, taps_per_output, unfold_patches
+from cnnbridge.patches import (
+    Geometry,
+    group_weights,
+    output_size,
+    taps_per_output,
+    unfold_patches,
+)
 from cnnbridge.predict import LayerPrediction, predict_layer
 from cnnbridge.problem import (
     LearningRateBounds,
@@ -79,6 +85,7 @@ __all__ = [
     "DepartureGrid",
     "EdgeObservation",
     "FirstStep",
+    "Geometry",
     "InPlaceComparison",
     "LayerObservation",
     "LayerPrediction",
@@ -97,6 +104,7 @@ __all__ = [
     "bisect_edge",
     "capture",
     "channel_divisor",
+    "choose_method",
     "compare",
     "compare_in_place",
     "compare_normalizations",

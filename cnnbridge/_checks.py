@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -10,22 +10,61 @@ from torch import nn
 from adaptive._checks import count, nonnegative, positive
 
 __all__ = ["bias_flag", "conv_layer", "count", "images", "momentum", "nonnegative", "positive"]
-__all__ += ["finite", "out_channels", "target_like"]
+__all__ += ["Layer", "batch", "finite", "layer", "out_channels", "target_like"]
+
+
+Layer: TypeAlias = (
+    nn.Conv1d
+    | nn.Conv2d
+    | nn.Conv3d
+    | nn.ConvTranspose1d
+    | nn.ConvTranspose2d
+    | nn.ConvTranspose3d
+    | nn.Linear
+)
+
+
+def layer(name: str, value: Any) -> Layer:
+    """A layer of torch.nn whose geometry is known and that computes what its class computes."""
+    base = next((kind for kind in get_args(Layer) if isinstance(value, kind)), None)
+    if base is None:
+        raise TypeError(
+            f"{name} must be a torch.nn.Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, "
+            f"ConvTranspose3d or Linear; got {type(value).__name__}"
+        )
+    if any(nn.parameter.is_lazy(p) for p in value.parameters(recurse=False)):
+        raise ValueError(
+            f"{name} must know its shape; got a lazy layer that has seen no input yet: run it once"
+        )
+    # a parametrized layer is a subclass too, but forward stays torch's
+    for method in ("forward", "_conv_forward"):
+        if getattr(type(value), method, None) is not getattr(base, method, None):
+            raise TypeError(
+                f"{name} must compute what torch.nn.{base.__name__} computes; got "
+                f"{type(value).__name__}, which has a {method} of its own: pass a plain layer of "
+                f"the same geometry and the input that its kernel really meets"
+            )
+    return value  # type: ignore[no-any-return]
 
 
 def conv_layer(name: str, conv: Any) -> nn.Conv2d:
     """An ``nn.Conv2d`` whose shape is known."""
     if not isinstance(conv, nn.Conv2d):
         raise TypeError(f"{name} must be a torch.nn.Conv2d; got {type(conv).__name__}")
-    if torch.nn.parameter.is_lazy(conv.weight):
-        raise ValueError(
-            f"{name} must know its shape; got a lazy layer that has seen no input yet: run it once"
-        )
+    layer(name, conv)
     return conv
 
 
-def images(name: str, x: Any) -> torch.Tensor:
-    """A finite, non-empty floating-point tensor (N, C, H, W)."""
+LAYOUTS = {
+    1: "3-D (sequences, channels, length)",
+    2: "4-D (images, channels, height, width)",
+    3: "5-D (volumes, channels, depth, height, width)",
+    None: "at least 2-D (samples, ..., features)",
+}
+
+
+def batch(name: str, x: Any, axes: int | None) -> torch.Tensor:
+    """A finite, non-empty floating-point tensor (N, C, *size), or (N, ..., C) with axes None."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
     if not x.is_floating_point():
@@ -33,14 +72,17 @@ def images(name: str, x: Any) -> torch.Tensor:
             f"{name} must be a real floating-point tensor; got {x.dtype}: "
             f"convert it first, for example with .float()"
         )
-    if x.ndim != 4:
-        raise ValueError(
-            f"{name} must be 4-D (images, channels, height, width); got shape {tuple(x.shape)}"
-        )
+    if x.ndim < 2 if axes is None else x.ndim != axes + 2:
+        raise ValueError(f"{name} must be {LAYOUTS[axes]}; got shape {tuple(x.shape)}")
     if x.numel() == 0:
         raise ValueError(f"{name} must not be empty; got shape {tuple(x.shape)}")
     finite(name, x)
     return x
+
+
+def images(name: str, x: Any) -> torch.Tensor:
+    """A finite, non-empty floating-point tensor (N, C, H, W)."""
+    return batch(name, x, 2)
 
 
 def finite(name: str, x: torch.Tensor) -> None:
@@ -56,7 +98,7 @@ def finite(name: str, x: torch.Tensor) -> None:
 
 def target_like(target: Any, shape: tuple[int, ...]) -> torch.Tensor:
     """A desired response of the shape of the layer's output."""
-    d = images("target", target)
+    d = batch("target", target, len(shape) - 2 if 3 <= len(shape) <= 5 else None)
     if tuple(d.shape) != shape:
         raise ValueError(
             f"target must have the shape of the layer's output, {shape}; got {tuple(d.shape)}"
@@ -64,7 +106,7 @@ def target_like(target: Any, shape: tuple[int, ...]) -> torch.Tensor:
     return d
 
 
-def bias_flag(conv: nn.Conv2d, bias: bool | None, *, trained: bool = False) -> bool:
+def bias_flag(conv: Layer, bias: bool | None, *, trained: bool = False) -> bool:
     """Whether the bias is a tap; by default if the layer has one. Training it needs one."""
     if bias is None:
         return conv.bias is not None

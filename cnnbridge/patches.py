@@ -1,114 +1,256 @@
-"""Conv geometry to regressors: the patch under the kernel, as the layer itself sees it."""
+"""Layer geometry to regressors: the patch under the kernel, as the layer itself sees it."""
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cnnbridge import _checks
+from cnnbridge._checks import Layer
 
 
-def taps_per_output(conv: nn.Conv2d, *, bias: bool = False) -> int:
-    """L, the number of weights of one output channel: (C / groups) * kh * kw, one more with bias.
+@dataclass(frozen=True)
+class Geometry:
+    """Where a layer lays its kernel: one description for every kind of layer.
+
+    Each layer is read as one operation: put ``spread - 1`` zeros between neighbouring pixels, pad,
+    and correlate with the kernel at every ``stride``-th place.
+
+    * ``nn.Conv1d``, ``Conv2d``, ``Conv3d`` are that already, with spread 1.
+    * ``nn.ConvTranspose1d``, ``2d``, ``3d``: the spread is the layer's stride, the stride is 1,
+      the padding is ``dilation * (kernel_size - 1) - padding``, at the far end larger by
+      ``output_padding``, and the kernel is the layer's, turned round along every axis. A negative
+      padding cuts off. (The layer as called without ``output_size``.)
+    * ``nn.Linear`` is a convolution with a kernel of one along the axes between first and last.
+
+    Attributes
+    ----------
+    kind : "conv", "transposed" or "linear".
+    in_channels, out_channels, groups : as in torch; the features of a linear layer, and 1.
+    kernel, stride, dilation, spread : one number for each spatial axis.
+    pads : (near, far) for each spatial axis.
+    padding_mode : "zeros", "reflect", "replicate" or "circular".
+
+    Examples
+    --------
+    >>> Geometry.of(nn.ConvTranspose2d(2, 3, 4, stride=2, padding=1)).pads
+    ((2, 2), (2, 2))
+    """
+
+    kind: str
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    spread: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    padding_mode: str
+
+    @classmethod
+    def of(cls, layer: Layer) -> Geometry:
+        """The geometry of a layer; its weights are not looked at.
+
+        Raises
+        ------
+        TypeError : not a convolution, transposed convolution or linear layer of ``torch.nn``, or a
+            subclass that computes something else.
+        ValueError : a lazy layer that has seen no input yet.
+        """
+        layer = _checks.layer("conv", layer)
+        if isinstance(layer, nn.Linear):
+            ends = (layer.in_features, layer.out_features, 1)
+            return cls("linear", *ends, (1,), (1,), (1,), (1,), ((0, 0),), "zeros")
+        kernel, step, dilation = layer.kernel_size, layer.stride, layer.dilation
+        ones = (1,) * len(kernel)
+        # an even kernel cannot be centred: torch puts the odd row and column at the far end
+        reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        if layer.padding == "valid":
+            pads = tuple((0, 0) for _ in kernel)
+        elif layer.padding == "same":
+            pads = tuple((r // 2, r - r // 2) for r in reach)
+        else:
+            pads = tuple((p, p) for p in cast("tuple[int, ...]", layer.padding))
+        kind, stride, spread = "conv", step, ones
+        if layer.transposed:
+            kind, stride, spread = "transposed", ones, step
+            ends_far = cast("tuple[int, ...]", layer.output_padding)
+            pads = tuple(
+                (r - p, r - p + extra)
+                for r, (p, _), extra in zip(reach, pads, ends_far, strict=True)
+            )
+        channels = (layer.in_channels, layer.out_channels, layer.groups)
+        return cls(kind, *channels, kernel, stride, dilation, spread, pads, layer.padding_mode)
+
+    @property
+    def taps(self) -> int:
+        """L, the number of weights of one output channel, without its bias."""
+        return self.in_channels // self.groups * math.prod(self.kernel)
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Extent of the kernel along each axis, with its dilation."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    def output_size(self, *size: int) -> tuple[int, ...]:
+        """Spatial size of the layer's output for an input of this size; see ``output_size``."""
+        if self.kind == "linear":
+            return size
+        if len(size) != len(self.kernel):
+            raise ValueError(
+                f"size must have one number for each of the layer's {len(self.kernel)} spatial "
+                f"axes; got {size}"
+            )
+        # torch refuses these too, but without naming the layer's setting
+        room = {"reflect": 1, "circular": 0}.get(self.padding_mode)
+        most = [max(pad) for pad in self.pads]
+        if room is not None and any(p > n - room for p, n in zip(most, size, strict=True)):
+            raise ValueError(
+                f"x must be larger than the layer's {self.padding_mode} padding, {_by(most)}; "
+                f"got {_of(size)}"
+            )
+        padded = [
+            (n - 1) * s + 1 + sum(pad)
+            for n, s, pad in zip(size, self.spread, self.pads, strict=True)
+        ]
+        if any(n < span for n, span in zip(padded, self.spans, strict=True)):
+            raise ValueError(
+                f"x must be at least as large as the layer's kernel, {_by(self.spans)} with its "
+                f"dilation; got {_of(padded)} after padding"
+            )
+        return tuple(
+            (n - span) // s + 1 for n, span, s in zip(padded, self.spans, self.stride, strict=True)
+        )
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the layer's output for an input of this shape."""
+        if self.kind == "linear":
+            return (*shape[:-1], self.out_channels)
+        return (shape[0], self.out_channels, *self.output_size(*shape[2:]))
+
+    def channels_first(self, x: torch.Tensor) -> torch.Tensor:
+        """A view (N, channels, *places) of an input or output; a linear layer's axes in a row."""
+        if self.kind != "linear":
+            return x
+        return x.reshape(x.shape[0], -1, x.shape[-1]).transpose(1, 2)
+
+    def stuffed(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, C, *size) with the zeros between its pixels."""
+        if all(s == 1 for s in self.spread):
+            return x
+        size = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], self.spread, strict=True)]
+        wide = x.new_zeros((*x.shape[:2], *size))
+        wide[every(self.spread)] = x
+        return wide
+
+    def padded(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, C, *size) with zeros between and padding around, where the layer has them."""
+        x = self.stuffed(x)
+        if not any(map(any, self.pads)):
+            return x
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        # torch counts axes from the last
+        return F.pad(x, [p for pad in reversed(self.pads) for p in pad], mode=mode)
+
+
+def taps_per_output(conv: Layer, *, bias: bool = False) -> int:
+    """L, the number of weights of one output channel: (C / groups) * taps, one more with bias.
 
     Raises
     ------
-    TypeError, ValueError : conv is not an ``nn.Conv2d`` with a known shape.
+    TypeError, ValueError : as ``Geometry.of``.
 
     Examples
     --------
     >>> taps_per_output(nn.Conv2d(4, 6, 3, groups=2), bias=True)
     19
+    >>> taps_per_output(nn.Linear(5, 2))
+    5
     """
-    conv = _checks.conv_layer("conv", conv)
-    return conv.weight[0].numel() + int(bias)
+    return Geometry.of(conv).taps + int(bias)
 
 
-def group_weights(conv: nn.Conv2d, *, bias: bool = False) -> torch.Tensor:
+def group_weights(conv: Layer, *, bias: bool = False) -> torch.Tensor:
     """The weights by group: (groups, M / groups, L), taps in the order of ``unfold_patches``.
 
-    Without bias it is a view of ``conv.weight``. With bias the last tap is ``conv.bias``, zero for
-    a layer that has none.
+    Without bias it is a view of ``conv.weight``, but for transposed layers: theirs, (C, M /
+    groups, *kernel), is turned round along its spatial axes, which copies. With bias the last tap
+    is ``conv.bias``, zero for a layer that has none.
 
     Raises
     ------
-    TypeError, ValueError : conv is not an ``nn.Conv2d`` with a known shape.
+    TypeError, ValueError : as ``Geometry.of``.
 
     Examples
     --------
     >>> tuple(group_weights(nn.Conv2d(4, 6, 3, groups=2)).shape)
     (2, 3, 18)
     """
-    conv = _checks.conv_layer("conv", conv)
-    weights = conv.weight.reshape(conv.groups, conv.out_channels // conv.groups, -1)
+    geometry = Geometry.of(conv)
+    weight: torch.Tensor = conv.weight
+    if geometry.kind == "transposed":
+        turned = weight.flip(list(range(2, weight.ndim)))
+        weights = turned.unflatten(0, (geometry.groups, -1)).transpose(1, 2).flatten(2)
+    else:
+        weights = weight.reshape(geometry.groups, -1, geometry.taps)
     if not bias:
         return weights
-    last = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
+    last = conv.bias if conv.bias is not None else weight.new_zeros(geometry.out_channels)
     return torch.cat([weights, last.reshape(*weights.shape[:2], 1)], dim=2)
 
 
-def output_size(conv: nn.Conv2d, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the layer's output for an input of this size.
+def output_size(conv: Layer, *size: int) -> tuple[int, ...]:
+    """Spatial size of the layer's output for an input of this size, such as height and width.
+
+    A linear layer keeps whatever axes it is given.
 
     Raises
     ------
-    TypeError, ValueError : conv is not an ``nn.Conv2d`` with a known shape, or the input is too
-        small for its kernel or padding.
+    TypeError, ValueError : as ``Geometry.of``; ValueError also if the input is too small for the
+        layer's kernel or padding, or of another number of axes.
 
     Examples
     --------
     >>> output_size(nn.Conv2d(1, 1, 3, stride=2, padding=1), 9, 12)
     (5, 6)
     """
-    conv = _checks.conv_layer("conv", conv)
-    left, right, top, bottom = padding_amounts(conv)
-    # torch refuses these too, but without naming the layer's setting
-    room = {"reflect": 1, "circular": 0}.get(conv.padding_mode)
-    if room is not None and (max(left, right) > width - room or max(top, bottom) > height - room):
-        raise ValueError(
-            f"x must be larger than the layer's {conv.padding_mode} padding, "
-            f"{max(top, bottom)} by {max(left, right)}; got images of {height} by {width}"
-        )
-    spans = [d * (k - 1) + 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
-    sizes = [height + top + bottom - spans[0], width + left + right - spans[1]]
-    if min(sizes) < 0:
-        raise ValueError(
-            f"x must be at least as large as the layer's kernel, {spans[0]} by {spans[1]} with "
-            f"its dilation; got images of {height + top + bottom} by {width + left + right} "
-            f"after padding"
-        )
-    return sizes[0] // conv.stride[0] + 1, sizes[1] // conv.stride[1] + 1
+    return Geometry.of(conv).output_size(*size)
 
 
-def unfold_patches(x: torch.Tensor, conv: nn.Conv2d, *, bias: bool = False) -> torch.Tensor:
-    """The regressors of a conv layer: every patch that its kernel is laid on.
+def unfold_patches(x: torch.Tensor, conv: Layer, *, bias: bool = False) -> torch.Tensor:
+    """The regressors of a layer: every patch that its kernel is laid on.
 
     Parameters
     ----------
-    x : (N, C, H, W) real floating-point tensor, the layer's input.
-    conv : any ``nn.Conv2d``. Its stride, dilation, padding (a number, "same" or "valid"), padding
-        mode and groups are followed; its weights are not used.
+    x : real floating-point tensor, the layer's input: (N, C, L), (N, C, H, W) or (N, C, D, H, W)
+        for a convolution, (N, ..., features) for a linear layer.
+    conv : any convolution, transposed convolution or linear layer of ``torch.nn``. Its stride,
+        dilation, padding (a number, "same" or "valid"), padding mode and groups are followed; its
+        weights are not used.
     bias : append a constant tap, always 1, as the last.
 
     Returns
     -------
-    (N, groups, L, positions) tensor in x's dtype and on x's device, L = (C / groups) * kh * kw
-    (+ 1 with bias), taps ordered as ``conv.weight.reshape(M, L)``, positions row by row. The
-    layer's output is ``group_weights(conv) @ unfold_patches(x, conv)`` plus its bias.
-    Differentiable in x.
+    (N, groups, L, positions) tensor in x's dtype and on x's device, L = (C / groups) * taps of the
+    kernel (+ 1 with bias), ordered by channel and then as the kernel (``conv.weight.reshape(M,
+    L)``, but for the transposed layers: see ``group_weights``); positions row by row. The layer's
+    output is ``group_weights(conv) @ unfold_patches(x, conv)`` plus its bias. Differentiable in x.
 
     Raises
     ------
-    TypeError : conv is not an ``nn.Conv2d``, or x not a real floating-point tensor.
-    ValueError : x is not 4-D, is empty, not finite, of another number of channels than the layer
-        takes, or too small for its kernel or padding.
+    TypeError : conv is no such layer, or x not a real floating-point tensor.
+    ValueError : x has the wrong number of axes, is empty, not finite, of another number of
+        channels than the layer takes, or too small for its kernel or padding.
 
     Notes
     -----
-    The definition of ``torch.nn.Conv2d`` read as a linear combiner.
+    The definition of torch's layers read as a linear combiner; see ``Geometry``.
 
     Examples
     --------
@@ -116,46 +258,50 @@ def unfold_patches(x: torch.Tensor, conv: nn.Conv2d, *, bias: bool = False) -> t
     >>> unfold_patches(x, nn.Conv2d(1, 1, 2))[0, 0, :, 0].tolist()
     [0.0, 1.0, 3.0, 4.0]
     """
-    conv = _checks.conv_layer("conv", conv)
-    x = check_input("x", x, conv)
-    patches = windows(x, conv).reshape(x.shape[0], conv.groups, taps_per_output(conv), -1)
+    geometry = Geometry.of(conv)
+    x = geometry.channels_first(check_input("x", x, geometry))
+    patches = windows(x, geometry).reshape(x.shape[0], geometry.groups, geometry.taps, -1)
     if not bias:
         return patches
     return torch.cat([patches, torch.ones_like(patches[:, :, :1])], dim=2)
 
 
-def check_input(name: str, x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+def check_input(name: str, x: Any, conv: Layer | Geometry) -> torch.Tensor:
     """Refuse what the layer could not take."""
-    x = _checks.images(name, x)
-    if x.shape[1] != conv.in_channels:
+    geometry = conv if isinstance(conv, Geometry) else Geometry.of(conv)
+    linear = geometry.kind == "linear"
+    x = _checks.batch(name, x, None if linear else len(geometry.kernel))
+    if linear and x.shape[-1] != geometry.in_channels:
         raise ValueError(
-            f"{name} must have the layer's {conv.in_channels} input channels on axis 1; "
+            f"{name} must have the layer's {geometry.in_channels} input features on its last "
+            f"axis; got shape {tuple(x.shape)}"
+        )
+    if not linear and x.shape[1] != geometry.in_channels:
+        raise ValueError(
+            f"{name} must have the layer's {geometry.in_channels} input channels on axis 1; "
             f"got shape {tuple(x.shape)}"
         )
-    output_size(conv, *x.shape[2:])
+    geometry.output_shape(tuple(x.shape))
     return x
 
 
-def windows(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """A view (N, C, kh, kw, rows, columns) of the padded x: nothing but the padding is copied."""
-    pads = padding_amounts(conv)
-    if any(pads):
-        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-        x = F.pad(x, pads, mode=mode)
-    for axis in (0, 1):
-        span = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-        x = x.unfold(2 + axis, span, conv.stride[axis])
-    return x[..., :: conv.dilation[0], :: conv.dilation[1]].permute(0, 1, 4, 5, 2, 3)
+def windows(x: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    """A view (N, C, *kernel, *positions) of the padded x (N, C, *size): only padding is copied."""
+    x, axes = geometry.padded(x), len(geometry.kernel)
+    for axis in range(axes):
+        x = x.unfold(2 + axis, geometry.spans[axis], geometry.stride[axis])
+    x = x[every(geometry.dilation)]
+    return x.permute(0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
 
 
-def padding_amounts(conv: nn.Conv2d) -> tuple[int, int, int, int]:
-    """Padding at the left, right, top and bottom."""
-    if conv.padding == "valid":
-        return (0, 0, 0, 0)
-    if conv.padding == "same":
-        # an even kernel cannot be centred: torch puts the odd row and column at the far end
-        total = [d * (k - 1) for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
-        near = [t // 2 for t in total]
-        return (near[1], total[1] - near[1], near[0], total[0] - near[0])
-    vertical, horizontal = cast("tuple[int, int]", conv.padding)
-    return (horizontal, horizontal, vertical, vertical)
+def every(steps: tuple[int, ...]) -> tuple[Any, ...]:
+    """Index of every so-manyth place along the last axes."""
+    return (..., *(slice(None, None, step) for step in steps))
+
+
+def _by(size: Any) -> str:
+    return " by ".join(map(str, size))
+
+
+def _of(size: Any) -> str:
+    return f"images of {_by(size)}" if len(size) == 2 else f"a size of {_by(size)}"

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from adaptive import WienerProblem
 from cnnbridge import _checks
+from cnnbridge._checks import Layer
 from cnnbridge.autocorrelation import Moments
-from cnnbridge.patches import check_input, output_size
+from cnnbridge.patches import Geometry, check_input
 
 
 def layer_problem(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     target: torch.Tensor,
     *,
@@ -26,9 +26,10 @@ def layer_problem(
 
     Parameters
     ----------
-    conv : any ``nn.Conv2d``; with groups, each group is a problem of its own.
-    x : (N, C, H, W) real floating-point tensor, the layer's input.
-    target : desired response, of the shape (N, M, rows, columns) of the layer's output.
+    conv : any convolution, transposed convolution or linear layer of ``torch.nn``; with groups,
+        each group is a problem of its own.
+    x : real floating-point tensor, the layer's input, as in ``unfold_patches``.
+    target : desired response, of the shape of the layer's output.
     bias : whether the bias is learned, as a constant tap that comes last; by default if the layer
         has one. False holds the layer's bias as it is: the desired response is target - bias.
     group : which group, 0 to groups - 1; to be given when there is more than one.
@@ -36,12 +37,12 @@ def layer_problem(
     Returns
     -------
     ``adaptive.WienerProblem`` in float64 with R (L, L), P (M / groups, L), taps as in
-    ``conv.weight.reshape(M, L)``; powers and ``J_min`` are means over images and positions, summed
+    ``group_weights``; powers and ``J_min`` are means over images and positions, summed
     over the outputs. ``MSELoss()`` of the layer is the sum of the groups' MSE divided by M.
 
     Raises
     ------
-    TypeError : conv is not an ``nn.Conv2d``, x or target not a real floating-point tensor.
+    TypeError : conv is no such layer, x or target not a real floating-point tensor.
     ValueError : x or target is empty, not finite or of the wrong shape; group is missing for a
         grouped layer, or out of range.
 
@@ -52,25 +53,25 @@ def layer_problem(
     Examples
     --------
     >>> _ = torch.manual_seed(0)
-    >>> conv, x = nn.Conv2d(1, 2, 3, bias=False), torch.randn(4, 1, 8, 8)
+    >>> conv, x = torch.nn.Conv2d(1, 2, 3, bias=False), torch.randn(4, 1, 8, 8)
     >>> problem = layer_problem(conv, x, conv(x).detach())
     >>> problem.R.shape, problem.P.shape, problem.J_min < 1e-9
     ((9, 9), (2, 9), True)
     """
-    conv = _checks.conv_layer("conv", conv)
-    if group is None and conv.groups > 1:
+    groups = Geometry.of(conv).groups
+    if group is None and groups > 1:
         raise ValueError(
-            f"group must be given for a layer with {conv.groups} groups; got None: each group is "
+            f"group must be given for a layer with {groups} groups; got None: each group is "
             f"a problem of its own, and layer_problems returns them all"
         )
     index = 0 if group is None else _checks.count("group", group, least=0)
-    if index >= conv.groups:
-        raise ValueError(f"group must be less than the layer's {conv.groups} groups; got {group}")
+    if index >= groups:
+        raise ValueError(f"group must be less than the layer's {groups} groups; got {group}")
     return layer_problems(conv, x, target, bias=bias)[index]
 
 
 def layer_problems(
-    conv: nn.Conv2d, x: torch.Tensor, target: torch.Tensor, *, bias: bool | None = None
+    conv: Layer, x: torch.Tensor, target: torch.Tensor, *, bias: bool | None = None
 ) -> tuple[WienerProblem, ...]:
     """One ``WienerProblem`` for each group of the layer; arguments as in ``layer_problem``.
 
@@ -82,26 +83,28 @@ def layer_problems(
 
     Examples
     --------
-    >>> conv, x = nn.Conv2d(2, 4, 1, groups=2, bias=False), torch.randn(4, 2, 3, 3)
+    >>> conv, x = torch.nn.Conv2d(2, 4, 1, groups=2, bias=False), torch.randn(4, 2, 3, 3)
     >>> [problem.P.shape for problem in layer_problems(conv, x, conv(x).detach())]
     [(2, 1), (2, 1)]
     """
-    conv = _checks.conv_layer("conv", conv)
+    geometry = Geometry.of(conv)
     with_bias = _checks.bias_flag(conv, bias)
-    x = check_input("x", x, conv)
-    shape = (x.shape[0], conv.out_channels, *output_size(conv, *x.shape[2:]))
+    x = check_input("x", x, geometry)
+    shape = geometry.output_shape(tuple(x.shape))
     desired = _checks.target_like(target, shape).detach().to(x.device)
     if conv.bias is not None and not with_bias:
         fixed = conv.bias.detach().to(x.device, torch.float64)
-        desired = desired.to(torch.float64) - fixed[:, None, None]
-    moments = Moments.zeros(conv, bias=with_bias, device=x.device)
+        if geometry.kind != "linear":
+            fixed = fixed.reshape(-1, *(1 for _ in geometry.kernel))
+        desired = desired.to(torch.float64) - fixed
+    moments = Moments.zeros(geometry, bias=with_bias, device=x.device)
     # products in float64 here: rounded ones make a null mode look like a small one with a target
     moments.add(x, desired, dtype=torch.float64)
     R, P, d_power = (
         (sums / moments.count).cpu().numpy() for sums in (moments.R, moments.P, moments.d_power)
     )
     return tuple(
-        WienerProblem(R=R[g], P=P[g], d_power=float(d_power[g])) for g in range(conv.groups)
+        WienerProblem(R=R[g], P=P[g], d_power=float(d_power[g])) for g in range(geometry.groups)
     )
 
 

@@ -1,13 +1,14 @@
 """Slow, plain-Python patches of a conv layer, from its definition. They import nothing of ours."""
 
+import itertools
+
 import numpy as np
 
 
-def pixel(image, channel, row, column, mode):
-    """The padded image at any coordinate."""
-    height, width = image.shape[1:]
-    place = []
-    for index, size in ((row, height), (column, width)):
+def pixel(image, channel, place, mode):
+    """The padded image at any coordinates."""
+    inside = []
+    for index, size in zip(place, image.shape[1:], strict=True):
         if not 0 <= index < size:
             if mode == "zeros":
                 return 0.0
@@ -17,39 +18,67 @@ def pixel(image, channel, row, column, mode):
                 index %= size
             elif mode == "reflect":
                 index = -index if index < 0 else 2 * (size - 1) - index
-        place.append(index)
-    return float(image[channel, place[0], place[1]])
+        inside.append(index)
+    return float(image[(channel, *inside)])
 
 
-def patches(x, kernel, stride, dilation, padding, mode, groups, bias):
-    """(N, groups, L, positions); padding is ((top, bottom), (left, right))."""
-    _, C, H, W = x.shape
-    (top, bottom), (left, right) = padding
-    rows = (H + top + bottom - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
-    columns = (W + left + right - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
+def collect(x, outputs, kernel, groups, bias, value):
+    """(N, groups, L, positions) from value(image, channel, position, tap)."""
+    C = x.shape[1]
     every = []
     for image in x:
         blocks = []
         for g in range(groups):
             positions = []
-            for r in range(rows):
-                for c in range(columns):
-                    patch = [
-                        pixel(
-                            image,
-                            channel,
-                            r * stride[0] - top + i * dilation[0],
-                            c * stride[1] - left + j * dilation[1],
-                            mode,
-                        )
-                        for channel in range(g * C // groups, (g + 1) * C // groups)
-                        for i in range(kernel[0])
-                        for j in range(kernel[1])
-                    ]
-                    positions.append(patch + [1.0] * bias)
+            for position in itertools.product(*(range(n) for n in outputs)):
+                patch = [
+                    value(image, channel, position, tap)
+                    for channel in range(g * C // groups, (g + 1) * C // groups)
+                    for tap in itertools.product(*(range(k) for k in kernel))
+                ]
+                positions.append(patch + [1.0] * bias)
             blocks.append(np.array(positions).T)
         every.append(blocks)
     return np.array(every)
+
+
+def patches(x, kernel, stride, dilation, padding, mode, groups, bias):
+    """(N, groups, L, positions) for x (N, C, *size); padding is (near, far) for each axis."""
+    outputs = [
+        (n + near + far - d * (k - 1) - 1) // s + 1
+        for n, (near, far), k, s, d in zip(
+            x.shape[2:], padding, kernel, stride, dilation, strict=True
+        )
+    ]
+
+    def value(image, channel, position, tap):
+        place = [
+            r * s - near + i * d
+            for r, i, s, d, (near, _) in zip(position, tap, stride, dilation, padding, strict=True)
+        ]
+        return pixel(image, channel, place, mode)
+
+    return collect(x, outputs, kernel, groups, bias, value)
+
+
+def transposed_patches(x, kernel, stride, dilation, padding, output_padding, groups, bias):
+    """The same of a transposed layer, from its definition: pixel i of the input adds to place
+    i * stride - padding + tap * dilation of the output. Taps in the turned order, last first."""
+    settings = list(
+        zip(x.shape[2:], kernel, stride, dilation, padding, output_padding, strict=True)
+    )
+    outputs = [(n - 1) * s - 2 * p + d * (k - 1) + o + 1 for n, k, s, d, p, o in settings]
+
+    def value(image, channel, position, tap):
+        place = []
+        for r, i, (n, k, s, d, p, _) in zip(position, tap, settings, strict=True):
+            source = r + p - (k - 1 - i) * d
+            if source % s or not 0 <= source // s < n:
+                return 0.0
+            place.append(source // s)
+        return float(image[(channel, *place)])
+
+    return collect(x, outputs, kernel, groups, bias, value)
 
 
 def same(kernel, dilation):

@@ -116,7 +116,7 @@ GROUPED = nn.Conv2d(2, 2, 1, groups=2)
 PROBLEM = layer_problem(CONV, X, TARGET)
 
 BAD = [
-    (lambda: layer_problem(None, X, TARGET), TypeError, "conv must be a torch.nn.Conv2d"),
+    (lambda: layer_problem(None, X, TARGET), TypeError, "conv must be a torch.nn.Conv1d"),
     (lambda: layer_problem(CONV, X[:, :1], TARGET), ValueError, "x must have the layer's 2 input"),
     (lambda: layer_problem(CONV, X, TARGET[:2]), ValueError, "target must have the shape of the"),
     (lambda: layer_problem(CONV, X, TARGET.numpy()), TypeError, "target must be a torch.Tensor"),

@@ -1,0 +1,464 @@
+"""Patch autocorrelation from lag products, without unfolding.
+
+The entry of R for taps a and b depends on the lag between them, but for the borders: it is the
+sum of x(q) x(q + lag)' over the window of places q that tap a meets. Two facts make that cheap.
+
+* Put the pixels in channels-last rows with as many zeros after each row and image as the largest
+  lag. A shift by a lag then never carries a pixel onto another row's, so the sum over *all* places
+  is one plain matrix product of two offset views of the same memory.
+* Per axis, the window of a tap is the whole axis less a few places at either end. Over several
+  axes the inclusion-exclusion of these is a product of one factor per axis: 1 for the whole axis,
+  -1 for each place left out. So thin strips, and their crossings, are subtracted. Zero padding
+  needs no memory, and hardly any strips.
+
+A stride splits each axis into phases; the pixels of all phases that a kernel of that stride meets
+lie side by side, as channels, on the coarser grid.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from cnnbridge.patches import Geometry
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One spatial axis on the coarse grid, cells of ``stride`` padded pixels each."""
+
+    outputs: int
+    stride: int
+    start: int  # pixels cut off before the first that any tap meets
+    stop: int  # and after the last
+    lead: int  # places in the first cell before the first pixel
+    cells: int
+    phases: tuple[int, ...]  # of the cell, those that some tap meets
+    phase_of: tuple[int, ...]  # for each tap, as an index of phases
+    first: tuple[int, ...]  # for each tap, the first cell of its window
+    gutter: int
+
+    @classmethod
+    def of(cls, geometry: Geometry, axis: int, size: int, near: int, far: int) -> _Axis:
+        """For data of this size, with zeros before and after that are not stored."""
+        stride, dilation = geometry.stride[axis], geometry.dilation[axis]
+        span, kernel = geometry.spans[axis], geometry.kernel[axis]
+        outputs = (near + size + far - span) // stride + 1
+        start = max(0, -near)
+        stop = max(start, min(size, span + (outputs - 1) * stride - near))
+        near = max(0, near)
+        offsets = [dilation * i for i in range(kernel)]
+        phases = tuple(sorted({o % stride for o in offsets}))
+        return cls(
+            outputs=outputs,
+            stride=stride,
+            start=start,
+            stop=stop,
+            lead=near % stride,
+            cells=-(-(near % stride + stop - start) // stride),
+            phases=phases,
+            phase_of=tuple(phases.index(o % stride) for o in offsets),
+            first=tuple(o // stride - near // stride for o in offsets),
+            gutter=offsets[-1] // stride,
+        )
+
+    def left_out(self, tap: int, lag: int | None) -> list[int]:
+        """Cells that meet their partner at this lag but lie outside the window of the tap."""
+        low, high = max(0, -(lag or 0)), self.cells - max(0, lag or 0)
+        window = range(self.first[tap], self.first[tap] + self.outputs)
+        return [q for q in range(low, high) if q not in window]
+
+    def fill(self, phase: int) -> tuple[slice, slice]:
+        """Where the pixels of a phase lie in the data, and where they go on the grid."""
+        skip = (self.phases[phase] - self.lead) % self.stride
+        count = len(range(self.start + skip, self.stop, self.stride))
+        cell = (self.lead + skip) // self.stride
+        return slice(self.start + skip, self.stop, self.stride), slice(cell, cell + count)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lag:
+    """All pairs of taps at one lag; ``lag`` is None for single taps, against the constant one."""
+
+    lag: tuple[int, ...] | None
+    borders: tuple[tuple[int, ...], ...]  # for each axis, cells that some tap leaves out
+    left: tuple[int, int]  # range of joint phases that the first taps meet
+    right: tuple[int, int]
+    # for each pair of joint phases: first taps, second taps, factors (pairs, states)
+    pairs: tuple[tuple[int, int, torch.Tensor, torch.Tensor, torch.Tensor], ...] = field(repr=False)
+    cells: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(repr=False)
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        """For each axis: the whole of it, and each border cell."""
+        return tuple(1 + len(cells) for cells in self.borders)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What to multiply with what, for one geometry and size of input."""
+
+    geometry: Geometry
+    axes: tuple[_Axis, ...]
+    lags: tuple[_Lag, ...]
+    means: _Lag
+    taps: int  # of one channel
+    phases: int  # joint, over the axes
+    channels: int  # of one group
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Size of the grid that one image needs, with its gutters."""
+        return tuple(axis.cells + axis.gutter for axis in self.axes)
+
+    @property
+    def positions(self) -> int:
+        """Places of the kernel on one image."""
+        return math.prod(axis.outputs for axis in self.axes)
+
+    @property
+    def width(self) -> int:
+        """Values in a cell of one group."""
+        return self.phases * self.channels
+
+    def values(self) -> int:
+        """Numbers on the grid of one image."""
+        return math.prod(self.grid) * self.width * self.geometry.groups
+
+    def cost(self, images: int, chunk: int) -> float:
+        """Time for one batch, in multiply-adds at full rate; see ``choose_method``."""
+        groups, c = self.geometry.groups, self.channels
+        chunks = -(-images // chunk)
+        total = images * self.values() * MOVE + groups * (self.taps * c) ** 2 * PLACE
+        for lag in self.lags:
+            a, b = (c * (end - begin) for begin, end in (lag.left, lag.right))
+            kinds = list(itertools.product(*([0, 1] if s > 1 else [0] for s in lag.states)))
+            for kind in kinds:
+                cells = math.prod(
+                    s - 1 if border else n
+                    for border, s, n in zip(kind, lag.states, self.grid, strict=True)
+                )
+                total += images * groups * cells * product_cost(a, b)
+            total += chunks * groups * math.prod(lag.states) * a * b * ADD
+            total += (chunks * (5 * len(kinds) - 4) + 8) * CALL
+        return total
+
+
+def unfold_cost(geometry: Geometry, columns: int) -> float:
+    """The same for the patches themselves, ``columns`` of them for each group."""
+    L, groups = geometry.taps, geometry.groups
+    per_patch = product_cost(L, L) + MOVE * L
+    return groups * (columns * per_patch + L * L * PLACE / 2) + 30 * CALL
+
+
+def product_cost(a: int, b: int) -> float:
+    """Cost of one term of an (a, b) matrix product; thin ones run below the full rate."""
+    return a * b + 8.0 * (a + b) + 60.0
+
+
+# Measured on one core of an AVX-512 server CPU, in units of one multiply-add at full rate (11 ps
+# there): to copy a value into place, to add one to the sums, to put one of R where it belongs, to
+# make a small call. Only their ratios matter, and those only near a tie.
+MOVE, ADD, PLACE, CALL = 70.0, 90.0, 540.0, 6e5
+# from this many channels on, R is put together block by block
+LARGE = 32
+
+
+@lru_cache(maxsize=256)
+def plan(geometry: Geometry, size: tuple[int, ...], device: torch.device) -> Plan:
+    """The plan for input (N, C, *size); its small tables are kept on the device."""
+    stuffed = [(n - 1) * s + 1 for n, s in zip(size, geometry.spread, strict=True)]
+    pads = list(geometry.pads)
+    if geometry.padding_mode != "zeros":
+        # what is not zero has to be stored
+        stuffed = [n + sum(pad) for n, pad in zip(stuffed, pads, strict=True)]
+        pads = [(0, 0)] * len(stuffed)
+    axes = tuple(
+        _Axis.of(geometry, i, n, *pad) for i, (n, pad) in enumerate(zip(stuffed, pads, strict=True))
+    )
+    taps = list(itertools.product(*(range(k) for k in geometry.kernel)))
+    channels = geometry.in_channels // geometry.groups
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+    zero = (0,) * len(axes)
+    for a, first in enumerate(taps):
+        for b, second in enumerate(taps):
+            lag = tuple(
+                axis.first[j] - axis.first[i]
+                for axis, i, j in zip(axes, first, second, strict=True)
+            )
+            # R is symmetric: half of the lags will do
+            if lag > zero or (lag == zero and a <= b):
+                groups[lag].append((a, b))
+    return Plan(
+        geometry=geometry,
+        axes=axes,
+        lags=tuple(_lag(axes, taps, lag, pairs, device) for lag, pairs in groups.items()),
+        means=_lag(axes, taps, None, [(a, a) for a in range(len(taps))], device),
+        taps=len(taps),
+        phases=math.prod(len(axis.phases) for axis in axes),
+        channels=channels,
+    )
+
+
+def _joint(axes: tuple[_Axis, ...], tap: tuple[int, ...]) -> int:
+    """The joint phase of a tap, counted as the grid stores them."""
+    index = 0
+    for axis, i in zip(axes, tap, strict=True):
+        index = index * len(axis.phases) + axis.phase_of[i]
+    return index
+
+
+def _lag(
+    axes: tuple[_Axis, ...],
+    taps: list[tuple[int, ...]],
+    lag: tuple[int, ...] | None,
+    pairs: list[tuple[int, int]],
+    device: torch.device,
+) -> _Lag:
+    along: tuple[Any, ...] = (None,) * len(axes) if lag is None else lag
+    borders, factors = [], []
+    for i, (axis, step) in enumerate(zip(axes, along, strict=True)):
+        left_out = {tap: axis.left_out(tap, step) for tap in {taps[a][i] for a, _ in pairs}}
+        cells = tuple(sorted(set().union(*left_out.values())))
+        borders.append(cells)
+        factors.append(
+            {tap: [1.0, *(-1.0 * (q in out) for q in cells)] for tap, out in left_out.items()}
+        )
+
+    by_phase = defaultdict(list)
+    for a, b in pairs:
+        by_phase[_joint(axes, taps[a]), _joint(axes, taps[b])].append((a, b))
+    left, right = ({phases[i] for phases in by_phase} for i in (0, 1))
+    table = []
+    for (fa, fb), some in by_phase.items():
+        rows = [
+            [
+                math.prod(state)
+                for state in itertools.product(
+                    *(f[i] for f, i in zip(factors, taps[a], strict=True))
+                )
+            ]
+            for a, _ in some
+        ]
+        weights = torch.tensor(rows, dtype=torch.float64, device=device)
+        first, second = (torch.tensor([pair[i] for pair in some], device=device) for i in (0, 1))
+        table.append((fa, fb, first, second, weights))
+    index: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for i, (cells, step) in enumerate(zip(borders, along, strict=True)):
+        if cells:
+            here = torch.tensor(cells, device=device)
+            index[i] = (here, here + (step or 0))
+    return _Lag(
+        lag=lag,
+        borders=tuple(borders),
+        left=(min(left), max(left) + 1),
+        right=(min(right), max(right) + 1),
+        pairs=tuple(table),
+        cells=index,
+    )
+
+
+class LagSums:
+    """Sums of lag products over images of one size, in float64."""
+
+    def __init__(self, plan: Plan, *, bias: bool, device: torch.device) -> None:
+        self.plan = plan
+        self.images = 0
+        groups, c = plan.geometry.groups, plan.channels
+
+        def zeros(lag: _Lag, *shape: int) -> torch.Tensor:
+            return torch.zeros((groups, *lag.states, *shape), dtype=torch.float64, device=device)
+
+        self.products = [
+            zeros(lag, *(c * (end - begin) for begin, end in (lag.left, lag.right)))
+            for lag in plan.lags
+        ]
+        self.means = zeros(plan.means, plan.width) if bias else None
+
+    def add(self, x: torch.Tensor, chunk: int, dtype: torch.dtype) -> None:
+        """Add images (N, C, *size), a chunk at a time; products in dtype."""
+        self.images += len(x)
+        plan = self.plan
+        groups = plan.geometry.groups
+        shape = (min(chunk, len(x)), *plan.grid, plan.phases, plan.channels)
+        # a group's rows together, so that its pixels are a matrix
+        grid = x.new_zeros((groups, *shape), dtype=dtype)
+        for begin in range(0, len(x), shape[0]):
+            images = x[begin : begin + shape[0]]
+            if plan.geometry.padding_mode == "zeros":
+                images = plan.geometry.stuffed(images)
+            else:
+                images = plan.geometry.padded(images)
+            some = grid[:, : len(images)]
+            self._fill(some, images)
+            cells = some.flatten(-2)
+            for lag, total in zip(plan.lags, self.products, strict=True):
+                self._products(cells, lag, total)
+            if self.means is not None:
+                self._means(cells, self.means)
+
+    def _fill(self, grid: torch.Tensor, images: torch.Tensor) -> None:
+        axes = self.plan.axes
+        images = images.unflatten(1, (self.plan.geometry.groups, -1))
+        images = images.permute(1, 0, *range(3, images.ndim), 2)
+        every = itertools.product(*(range(len(axis.phases)) for axis in axes))
+        for joint, phases in enumerate(every):
+            places = [axis.fill(phase) for axis, phase in zip(axes, phases, strict=True)]
+            here: tuple[Any, ...] = (
+                slice(None),
+                slice(None),
+                *(there for _, there in places),
+                joint,
+            )
+            source: tuple[Any, ...] = (slice(None), slice(None), *(data for data, _ in places))
+            grid[here] = images[source]
+
+    def _products(self, cells: torch.Tensor, lag: _Lag, total: torch.Tensor) -> None:
+        assert lag.lag is not None
+        c = self.plan.channels
+        left, right = (slice(c * begin, c * end) for begin, end in (lag.left, lag.right))
+        rows = cells.flatten(1, -2)
+        offset = 0
+        for step, size in zip(lag.lag, self.plan.grid, strict=True):
+            offset = offset * size + step
+        whole: tuple[Any, ...] = (slice(None), *(0 for _ in lag.states))
+        kept = max(0, rows.shape[1] - offset)
+        total[whole] += product(rows[:, :kept, left], rows[:, offset:, right])
+        for borders, here in _border_kinds(lag):
+            a, b = (_strips(cells, self.plan.axes, lag, borders, end) for end in (0, 1))
+            strips = (a[..., left].mT @ b[..., right]).reshape(total[here].shape)
+            total[here] += strips
+
+    def _means(self, cells: torch.Tensor, total: torch.Tensor) -> None:
+        means = self.plan.means
+        whole: tuple[Any, ...] = (slice(None), *(0 for _ in means.states))
+        total[whole] += cells.flatten(1, -2).sum(1)
+        for borders, here in _border_kinds(means):
+            strips = _strips(cells, self.plan.axes, means, borders, 0).sum(-2)
+            total[here] += strips.reshape(total[here].shape)
+
+    def patches(self, scale: float = 1.0) -> torch.Tensor:
+        """The sums where they belong: (groups, L, L), channel by channel, bias last."""
+        plan = self.plan
+        groups, c, taps = plan.geometry.groups, plan.channels, plan.taps
+        L = c * taps
+        windows = []
+        for lag, total in zip(plan.lags, self.products, strict=True):
+            (l0, _), (r0, _) = lag.left, lag.right
+            sums = total.flatten(1, -3)
+            for fa, fb, a, b, weights in lag.pairs:
+                rows, columns = (slice(c * i, c * (i + 1)) for i in (fa - l0, fb - r0))
+                block = sums[..., rows, columns] * scale
+                if not any(lag.lag or ()) and fa == fb:
+                    # symmetric but for the last digit of the product
+                    block = (block + block.mT) / 2
+                if block.shape[1] == 1:
+                    window = block[:, 0].expand(len(a), -1, -1, -1)
+                else:
+                    window = (weights @ block.flatten(2)).unflatten(2, (c, c)).transpose(0, 1)
+                windows.append((a, b, window))
+        R = self.products[0].new_empty((groups, L, L))
+        by_tap = R.unflatten(2, (c, taps)).unflatten(1, (c, taps))
+        if c < LARGE:
+            # tap by tap first: there each block of R is a block of memory
+            blocks = R.new_empty((taps, taps, groups, c, c))
+            for a, b, window in windows:
+                blocks[b, a] = window.mT
+                blocks[a, b] = window
+            by_tap.copy_(blocks.permute(2, 3, 0, 4, 1))
+        else:
+            # for large blocks one row of them at a time, which stays in cache
+            source = {}
+            for a, b, window in windows:
+                for n, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+                    source[j, i] = window[n].mT
+                    source[i, j] = window[n]
+            row = R.new_empty((taps, groups, c, c))
+            for i in range(taps):
+                for j in range(taps):
+                    row[j] = source[i, j]
+                by_tap[:, :, i] = row.permute(1, 2, 3, 0)
+        if self.means is None:
+            return R
+        with_bias = R.new_empty((groups, L + 1, L + 1))
+        with_bias[:, :L, :L] = R
+        sums = self.means.flatten(1, -2) * scale
+        for f, _, a, _, weights in plan.means.pairs:
+            mean = weights @ sums[..., c * f : c * (f + 1)]
+            with_bias[:, :L, -1].unflatten(1, (c, taps))[..., a] = mean.mT
+            with_bias[:, -1, :L].unflatten(1, (c, taps))[..., a] = mean.mT
+        with_bias[:, -1, -1] = self.images * plan.positions * scale
+        return with_bias
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Sums of a b' over rows, by group: (groups, T, p), (groups, T, q) -> (groups, p, q)."""
+    if a.shape[2] == b.shape[2] == 1:
+        # one dot product over all rows would round along the way
+        return (a * b).sum(1, keepdim=True)
+    if len(a) == 1:
+        # a plain product takes offset and sliced views as they are
+        return (a[0].t() @ b[0])[None]
+    return torch.bmm(a.mT, b)
+
+
+def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
+    """Add u u' (groups, L, columns) to a float64 total, which is made if there is none."""
+    L = u.shape[1]
+    if L <= 2 * TILE:
+        square = u @ u.mT
+        return square.to(torch.float64) if total is None else total.add_(square)
+    # a symmetric product by tiles on and above the diagonal: nearly half of the work saved
+    first = total is None
+    if total is None:
+        total = u.new_empty((len(u), L, L), dtype=torch.float64)
+    for i in range(0, L, TILE):
+        rows = slice(i, i + TILE)
+        strip = u[:, rows] @ u[:, i:].mT
+        if first:
+            total[:, rows, i:] = strip
+            total[:, i + TILE :, rows] = strip[:, :, TILE:].mT
+        else:
+            total[:, rows, i:] += strip
+            total[:, i + TILE :, rows] += strip[:, :, TILE:].mT
+    return total
+
+
+TILE = 512
+
+
+def _border_kinds(
+    lag: _Lag,
+) -> list[tuple[tuple[int, ...], tuple[slice | int, ...]]]:
+    """Sets of axes held at border cells, each with its place among the states."""
+    axes = [i for i, states in enumerate(lag.states) if states > 1]
+    kinds = []
+    for size in range(1, len(axes) + 1):
+        for borders in itertools.combinations(axes, size):
+            here = [slice(1, None) if i in borders else 0 for i in range(len(lag.states))]
+            kinds.append((borders, (slice(None), *here)))
+    return kinds
+
+
+def _strips(
+    cells: torch.Tensor, axes: tuple[_Axis, ...], lag: _Lag, borders: tuple[int, ...], end: int
+) -> torch.Tensor:
+    """(groups, border cells, everything else, width): one end of the lag held at the borders."""
+    along = lag.lag if lag.lag is not None else (0,) * len(axes)
+    for i, (axis, step) in enumerate(zip(axes, along, strict=True)):
+        if i in borders:
+            cells = cells.index_select(2 + i, lag.cells[i][end])
+        else:
+            low, high = max(0, -step), axis.cells - max(0, step)
+            shift = step if end else 0
+            cells = cells.narrow(2 + i, low + shift, max(0, high - low))
+    held = [2 + i for i in borders]
+    rest = [d for d in range(1, cells.ndim - 1) if d not in held]
+    cells = cells.permute(0, *held, *rest, cells.ndim - 1)
+    return cells.flatten(1 + len(held), -2).flatten(1, len(held))
