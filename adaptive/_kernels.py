@@ -65,13 +65,14 @@ def _compiled_sign(e):  # type: ignore[no-untyped-def]  # numba compares it with
 
 @fast
 def stochastic_gradient(
-    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, signed: bool,
-    w: Array, error: Array, m: int, offset: int, every: int, history: Array,
+    x: Array, z: Array, hop: int, d: Array, step: Array, power: Array, eps: float, keep: Array,
+    signed: bool, w: Array, error: Array, m: int, offset: int, every: int, history: Array,
 ) -> int:  # fmt: skip
-    """One output: y = w^H u, e = d - y, w <- keep w + step z e*  (e* its sign when ``signed``).
+    """One output: y = w^H u, e = d - y, w <- keep w + step / (eps + power) z e*.
 
-    ``z`` is the direction of the update: u for LMS, its sign for sign-data, and so on. ``step``
-    and ``keep`` hold one value or one per sample.
+    ``z`` is the direction of the update: u for LMS, its sign for sign-data, and so on; ``signed``
+    takes the sign of e*. ``step``, ``power`` and ``keep`` hold one value or one per sample. Where
+    eps + power is zero, nothing is updated: no power, no direction.
 
     The plain recursion is two passes over the weights per sample, dot product and update. Here the
     update of sample n - 1 and the dot product of sample n are one pass: half the memory traffic.
@@ -95,7 +96,8 @@ def stochastic_gradient(
             return n
         error[n] = e
         kept = keep[n] if keep.size > 1 else keep[0]
-        mu = step[n] if step.size > 1 else step[0]
+        scale = eps + (power[n] if power.size > 1 else power[0])
+        mu = (step[n] if step.size > 1 else step[0]) / scale if scale > 0 else scale
         g = w.dtype.type(mu * np.conj(sign(e) if signed else e))
         previous = now
     direction = z[previous : previous + L]
@@ -197,15 +199,16 @@ def _compiled_lane_pass(w, z, x, previous, now, kept, g, y, lane):  # type: igno
 
 @fast
 def stochastic_gradient_lanes(
-    x: Array, z: Array, hop: int, d: Array, step: Array, keep: Array, signed: bool, used: int,
-    w: Array, error: Array, stops: Array, offset: int, every: int, history: Array, mean: Array,
-    squares: Array,
+    x: Array, z: Array, hop: int, d: Array, step: Array, power: Array, eps: float, keep: Array,
+    signed: bool, used: int, w: Array, error: Array, stops: Array, offset: int, every: int,
+    history: Array, mean: Array, squares: Array,
 ) -> None:  # fmt: skip
     """``stochastic_gradient`` for many outputs or runs at once, real double precision.
 
     Lanes run along the last axis of w (L, V), d and error (N, V), V a multiple of LANES of which
     ``used`` count; x and z are (T,) where all lanes share the regressor, (T, V) where each has its
-    own; step is (N or 1, V or 1). ``stops[v]`` receives the sample at which lane v diverged.
+    own; step and power are (N or 1, V or 1). ``stops[v]`` receives the sample at which lane v
+    diverged.
     Every ``every`` samples the weights go to ``history`` (rows, V, L), or their mean over the lanes
     and sum of squared deviations to ``mean`` and ``squares`` (rows, L), where those have rows.
     """
@@ -232,6 +235,7 @@ def stochastic_gradient_lanes(
             break
         kept = keep[n] if keep.size > 1 else keep[0]
         mus = step[n] if step.shape[0] > 1 else step[0]
+        powers = power[n] if power.shape[0] > 1 else power[0]
         for v in range(V):
             e = d[n, v] - y[v]
             error[n, v] = e
@@ -239,7 +243,8 @@ def stochastic_gradient_lanes(
                 if stops[v] < 0:
                     stops[v] = offset + n
                 error[n, v] = np.nan
-            mu = mus[v] if mus.size > 1 else mus[0]
+            scale = eps + (powers[v] if powers.size > 1 else powers[0])
+            mu = (mus[v] if mus.size > 1 else mus[0]) / scale if scale > 0 else 0.0
             g[v] = mu * sign(e) if signed else mu * e
         previous = now
     for v in range(used):
@@ -506,11 +511,12 @@ def sliding_power(energy: Array, taps: int, power: Array) -> None:
 
 
 @fast
-def divide(mu: Array, eps: float, power: Array) -> None:
-    """power[n] <- mu / (eps + power[n]); no power, no direction: 0 where there is neither."""
-    for n in range(power.size):
-        total = eps + power[n]
-        power[n] = (mu[n] if mu.size > 1 else mu[0]) / total if total > 0 else 0.0
+def energy(x: Array) -> float:
+    """Sum of |x|^2 of a flat array."""
+    total = 0.0
+    for n in range(x.size):
+        total += x[n].real * x[n].real + x[n].imag * x[n].imag
+    return total
 
 
 @fast

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, streaming
+from adaptive import _checks, _kernels, streaming
 from adaptive._checks import Array
 from adaptive.results import FilterRun
 from adaptive.streaming import AdaptiveFilter, Record, StepSize
@@ -588,7 +588,7 @@ def _moderate(
         return u, d, 0  # the gate will refuse them
     limits = np.finfo(np.result_type(signal, desired))
     with np.errstate(over="ignore", under="ignore"):
-        energy = np.vdot(signal, signal).real
+        energy = _kernels.energy(signal.reshape(-1))
     if 2.0 ** -(limits.maxexp // 2) < energy < 2.0 ** (limits.maxexp // 2):
         return u, d, 0  # ordinary: one quick pass says so
     of_u = _exponent(signal)
@@ -636,10 +636,12 @@ def _regularisation(
         smallest = np.finfo(float).tiny if value > 0 else 0.0
         return max(float(np.ldexp(value, -2 * exponent)), smallest)
     signal = np.asarray(u)
-    ordinary = signal.size and signal.dtype.type in _checks.FLOATS
-    if not ordinary or not np.isfinite(np.vdot(signal, signal)):
+    if signal.size == 0 or signal.dtype.type not in _checks.FLOATS:
         signal = _checks.array("u", u, ndim=(1, 2))
-    power = float(np.vdot(signal, signal).real) / max(signal.size, 1)
+    energy = _kernels.energy(signal.reshape(-1))
+    if not np.isfinite(energy):
+        signal = _checks.array("u", u, ndim=(1, 2))
+    power = energy / signal.size
     lines = 1 if signal.ndim == 1 else signal.shape[1]
     scaled = part * power * ((taps or 1) * lines if whole else 1)
     if scaled == 0:

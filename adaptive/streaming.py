@@ -297,9 +297,9 @@ class LMS(AdaptiveFilter):
 
     signed = False
 
-    def _steps(self, lines: Regressors, mu: Array) -> Array:
-        """Step size at each sample of the chunk."""
-        return mu
+    def _power(self, lines: Regressors) -> tuple[Array, float]:
+        """(power, eps): the step size is mu / (eps + power); one power, or one per sample."""
+        return np.zeros(1, lines.buffer.real.dtype), 1.0
 
     def _keep(self, mu: Array) -> Array:
         """Factor by which the weights shrink at each update."""
@@ -312,20 +312,23 @@ class LMS(AdaptiveFilter):
     def _advance(self, block: Block) -> int:
         w, lines = self._own["w"], block.lines
         x, z = lines.buffer, self._direction(lines)
-        step, keep = self._steps(lines, block.mu), self._keep(block.mu)
+        (power, eps), keep = self._power(lines), self._keep(block.mu)
         plain = z is x and keep.size == 1 and keep[0] == 1 and not self.signed
         if plain and w.shape[0] == 1 and not block.record[1] and long_filters.wins(lines, w.dtype):
+            scale = power + eps
+            step = block.mu / np.where(scale > 0, scale, np.inf)
             return long_filters.run(lines, block.d[:, 0], step, w[0], block.error[:, 0])
         side_by_side = w.shape[0] >= LEAST_LANES and lines.taps <= MOST_LANE_TAPS
         if side_by_side and w.dtype == np.float64:
-            return self._advance_lanes(block, z, step, keep)
+            return self._advance_lanes(block, z, power, eps, keep)
         return block.per_output(
             lambda m, d, error: _kernels.stochastic_gradient(
-                x, z, lines.hop, d, step, keep, self.signed, w[m], error, m, *block.record
+                x, z, lines.hop, d, block.mu, power, power.dtype.type(eps), keep, self.signed,
+                w[m], error, m, *block.record,
             )
-        )
+        )  # fmt: skip
 
-    def _advance_lanes(self, block: Block, z: Array, step: Array, keep: Array) -> int:
+    def _advance_lanes(self, block: Block, z: Array, power: Array, eps: float, keep: Array) -> int:
         """Outputs side by side in SIMD lanes; lanes beyond the last output run on zeros."""
         w, lines = self._own["w"], block.lines
         M, L = w.shape
@@ -334,8 +337,8 @@ class LMS(AdaptiveFilter):
         stops = np.full(desired.shape[1], -1)
         none = np.empty((0, L))
         _kernels.stochastic_gradient_lanes(
-            lines.buffer, z, lines.hop, desired, step[:, None], keep, self.signed, M,
-            by_tap, error, stops, *block.record, none, none,
+            lines.buffer, z, lines.hop, desired, block.mu[:, None], power[:, None], eps, keep,
+            self.signed, M, by_tap, error, stops, *block.record, none, none,
         )  # fmt: skip
         w[:] = by_tap[:, :M].T
         if error is not block.error:
@@ -348,19 +351,20 @@ class LMS(AdaptiveFilter):
         What the ensembles are made of: real double precision, one output, equal lengths.
         """
         R, N, L = len(draws), draws[0][0].samples, draws[0][0].taps
-        buffers, directions, steps = [], [], []
+        buffers, directions, powers = [], [], []
         for lines, d in draws:
             self.reset()
             self._begin(lines, d)
             mu = self._step_sizes(N, d.dtype)
             buffers.append(lines.buffer)
             directions.append(self._direction(lines))
-            steps.append(self._steps(lines, mu))
+            own_power, eps = self._power(lines)
+            powers.append(own_power)
         keep = self._keep(mu)
         x = _lanes(np.array(buffers).T)
         z = x if directions[-1] is buffers[-1] else _lanes(np.array(directions).T)
         desired = _lanes(np.array([d for _, d in draws]).T)
-        step = _lanes(np.array(steps).T) if steps[0] is not mu else mu[:, None]
+        power = _lanes(np.array(powers).T) if powers[0].size > 1 else powers[0][:, None]
         w = np.repeat(self._own["w"].T, desired.shape[1], axis=1)
         w[:, R:] = 0
         error, stops = np.empty_like(desired), np.full(desired.shape[1], -1)
@@ -368,7 +372,7 @@ class LMS(AdaptiveFilter):
         mean, squares = np.full((rows, L), np.nan), np.full((rows, L), np.nan)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             _kernels.stochastic_gradient_lanes(
-                x, z, draws[0][0].hop, desired, step, keep, self.signed, R,
+                x, z, draws[0][0].hop, desired, mu[:, None], power, eps, keep, self.signed, R,
                 w, error, stops, 0, every, np.empty((0, R, L)), mean, squares,
             )  # fmt: skip
         order = draws[0][0].order
@@ -390,10 +394,8 @@ class NLMS(LMS):
         super().__init__(mu=mu, taps=taps, w0=w0)
         self.eps = _checks.nonnegative("eps", eps)
 
-    def _steps(self, lines: Regressors, mu: Array) -> Array:
-        step = lines.power()
-        _kernels.divide(mu, self.eps, step)
-        return step
+    def _power(self, lines: Regressors) -> tuple[Array, float]:
+        return lines.power(), self.eps
 
 
 class LeakyLMS(LMS):
