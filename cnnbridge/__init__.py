@@ -19,7 +19,12 @@ True
 """
 
 from cnnbridge.audit import Audit, audit
-from cnnbridge.autocorrelation import choose_method, patch_autocorrelation
+from cnnbridge.autocorrelation import (
+    SampledAutocorrelation,
+    choose_method,
+    patch_autocorrelation,
+    sampled_autocorrelation,
+)
 from cnnbridge.capture import Tape, capture
 from cnnbridge.compare import Comparison, compare
 from cnnbridge.first_step import (
@@ -96,6 +101,7 @@ __all__ = [
     "NormalizedSpectrum",
     "PatchMoments",
     "Replay",
+    "SampledAutocorrelation",
     "SplitBatchNorm",
     "Stream",
     "Tape",
@@ -131,6 +137,7 @@ __all__ = [
     "predict_network",
     "record_stream",
     "replay",
+    "sampled_autocorrelation",
     "taps_per_output",
     "trace_ceiling",
     "unfold_patches",

@@ -1,10 +1,20 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cnnbridge import autocorrelation, patch_autocorrelation, unfold_patches
+from cnnbridge import (
+    _lags,
+    autocorrelation,
+    choose_method,
+    patch_autocorrelation,
+    sampled_autocorrelation,
+    unfold_patches,
+)
 from tests.cnnbridge.test_patches import images
 
 CONV = nn.Conv2d(2, 4, 3, padding=1, stride=2)
@@ -14,7 +24,7 @@ def reference(x, conv, bias=False):
     """One product over everything, in float64."""
     u = unfold_patches(x.double(), conv, bias=bias)
     R = torch.einsum("ngap,ngbp->gab", u, u) / (u.shape[0] * u.shape[-1])
-    return R[0] if conv.groups == 1 else R
+    return R[0] if len(R) == 1 else R
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 3, 100])
@@ -112,6 +122,171 @@ def test_errors_name_the_batch(x, error, message):
 def test_chunk_size_must_count():
     with pytest.raises(ValueError, match="chunk_size must be at least 1; got 0"):
         patch_autocorrelation(images(1, 2, 5, 5), CONV, chunk_size=0)
+
+
+LAYERS = [
+    (nn.Conv2d(16, 8, 3, padding=1), (5, 16, 12, 11)),
+    (nn.Conv2d(8, 8, 5, padding=2), (3, 8, 9, 10)),
+    (nn.Conv2d(3, 8, 7, stride=2, padding=3), (3, 3, 21, 22)),
+    (nn.Conv2d(8, 8, 3, padding=1, groups=8), (4, 8, 9, 9)),
+    (nn.Conv2d(40, 8, 3, padding=1, padding_mode="reflect"), (3, 40, 7, 7)),
+    (nn.ConvTranspose2d(6, 8, 4, stride=2, padding=1), (3, 6, 7, 6)),
+    (nn.Conv3d(4, 4, 3, padding=1), (2, 4, 5, 6, 5)),
+    (nn.Linear(24, 8), (4, 7, 24)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=[str(pair[0]) for pair in LAYERS])
+@pytest.mark.parametrize("method", ["lags", "unfold"])
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+def test_both_methods_to_the_promised_precision(layer, shape, method, mean):
+    x = images(*shape) + mean
+    exact = reference(x, layer, bias=True)
+    scale = exact.abs().max()
+    R = patch_autocorrelation(x, layer, bias=True, method=method)
+    assert (R - exact).abs().max() < 1e-13 * scale
+    assert torch.equal(R, R.mT) or (R - R.mT).abs().max() < 1e-15 * scale
+    R = patch_autocorrelation(x.float(), layer, bias=True, method=method)
+    assert (R - exact).abs().max() < 3e-6 * scale
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, 100])
+def test_lags_in_chunks_and_over_batches_of_other_sizes(chunk_size):
+    first, second, third = images(5, 2, 9, 8), images(3, 2, 9, 8, seed=1), images(2, 2, 7, 12)
+    stream = [first, third, second]
+    patches = [unfold_patches(x, CONV, bias=True).transpose(2, 3).reshape(-1, 19) for x in stream]
+    u = torch.cat(patches)
+    for method in ("lags", "auto"):
+        R = patch_autocorrelation(stream, CONV, bias=True, method=method, chunk_size=chunk_size)
+        torch.testing.assert_close(R, u.T @ u / len(u), rtol=1e-13, atol=1e-13)
+
+
+def test_wide_patches_go_by_tiles(monkeypatch):
+    monkeypatch.setattr(_lags, "TILE", 5)
+    x = images(5, 2, 6, 6)
+    R = patch_autocorrelation(x, CONV, bias=True, method="unfold", chunk_size=2)
+    torch.testing.assert_close(R, reference(x, CONV, True), rtol=1e-13, atol=1e-13)
+    assert torch.equal(R, R.T)
+
+
+def test_the_input_is_not_written_to():
+    x = images(3, 16, 8, 8)
+    before = x.clone()
+    for method in ("lags", "unfold"):
+        patch_autocorrelation(x, nn.Conv2d(16, 4, 3, padding=1), method=method)
+    assert torch.equal(x, before)
+
+
+def test_the_method_is_chosen_by_cost():
+    wide = nn.Conv2d(64, 64, 3, padding=1)
+    assert choose_method(wide, (64, 64, 32, 32)) == "lags"
+    assert choose_method(wide, (8, 64, 2, 2)) == "unfold"
+    assert choose_method(nn.Conv2d(64, 64, 3, padding=1, groups=64), (64, 64, 32, 32)) == "unfold"
+    assert choose_method(nn.Conv2d(1, 4, 31), (4, 1, 64, 64)) == "unfold"
+    with pytest.raises(ValueError, match="method must be 'auto', 'lags' or 'unfold'; got 'fft'"):
+        patch_autocorrelation(images(1, 2, 5, 5), CONV, method="fft")
+
+
+def test_peak_memory_stays_within_twice_the_input():
+    """Beyond x, R and its making: less than another x. Unfolding all would take nine."""
+    script = """
+import resource, torch
+from torch import nn
+from cnnbridge import patch_autocorrelation
+torch.set_num_threads(1)
+conv = nn.Conv2d(8, 8, 3, padding=1)
+patch_autocorrelation(torch.ones(1, 8, 64, 64), conv, method=METHOD)
+x = torch.ones(512, 8, 64, 64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+patch_autocorrelation(x, conv, method=METHOD)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert (after - before) * 1024 < x.numel() * x.itemsize, (before, after)
+"""
+    for method in ("lags", "unfold"):
+        subprocess.run(
+            [sys.executable, "-c", script.replace("METHOD", repr(method))], check=True, timeout=120
+        )
+
+
+def test_the_standard_error_of_a_sample_is_right():
+    """Over many draws, errors in units of their standard error have mean square one."""
+    x = images(60, 2, 6, 6) * torch.rand(60, 1, 1, 1).double()
+    exact = patch_autocorrelation(x, CONV)
+    for source in (x, list(x.split(20))):
+        squares, spreads = [], []
+        for seed in range(60):
+            sampled = sampled_autocorrelation(source, CONV, fraction=0.4, seed=seed)
+            assert (sampled.images, sampled.population) == (24, 60)
+            squares.append((sampled.R - exact) ** 2)
+            spreads.append(sampled.standard_error**2)
+        ratio = torch.stack(squares).mean(0).diagonal() / torch.stack(spreads).mean(0).diagonal()
+        assert 0.7 < ratio.mean() < 1.4
+
+
+def test_a_sample_of_everything_is_exact():
+    x = images(7, 4, 6, 6)
+    conv = nn.Conv2d(4, 4, 3, groups=2)
+    for source in (x, [x[:1], x[1:]]):
+        sampled = sampled_autocorrelation(source, conv, fraction=1.0, bias=True)
+        torch.testing.assert_close(sampled.R, patch_autocorrelation(x, conv, bias=True))
+        assert (sampled.standard_error == 0).all()
+        assert sampled.relative_error == 0
+
+
+def test_a_sample_repeats_with_its_seed():
+    x = images(20, 2, 6, 6)
+    one, again, other = (
+        sampled_autocorrelation(x, CONV, fraction=0.2, seed=seed).R for seed in (3, 3, 4)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sampled_autocorrelation([], CONV, fraction=0.5), "x must hold at least one batch"),
+        (lambda: sampled_autocorrelation([], CONV, fraction=1.5), "fraction must be at most 1"),
+        (lambda: sampled_autocorrelation([], CONV, fraction=0), "fraction must be positive"),
+    ],
+)
+def test_errors_of_sampling(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def _in_process(rank, folder):
+    """One of two processes: uneven shares, and a turn where one has nothing."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    x = images(7, 2, 9, 8)
+    mine = x[:2] if rank == 0 else x[2:]
+    results = {
+        "R": patch_autocorrelation(mine, CONV, bias=True),
+        "one empty": patch_autocorrelation([] if rank == 0 else [x], CONV, bias=True),
+        "alone": patch_autocorrelation(mine, CONV, bias=True, all_reduce=False),
+        "sampled": sampled_autocorrelation(mine, CONV, bias=True, fraction=1.0).R,
+    }
+    torch.save(results, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_sums_are_over_all_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.start_processes(
+        _in_process, args=(str(tmp_path),), nprocs=2, start_method="spawn"
+    )
+    x = images(7, 2, 9, 8)
+    whole = patch_autocorrelation(x, CONV, bias=True)
+    for rank, share in enumerate((x[:2], x[2:])):
+        results = torch.load(tmp_path / f"{rank}.pt")
+        for name in ("R", "one empty", "sampled"):
+            torch.testing.assert_close(results[name], whole, rtol=1e-13, atol=1e-13)
+        alone = patch_autocorrelation(share, CONV, bias=True)
+        torch.testing.assert_close(results["alone"], alone)
 
 
 @pytest.mark.cuda
