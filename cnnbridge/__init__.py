@@ -36,6 +36,7 @@ from cnnbridge.first_step import (
     nlms_departures,
 )
 from cnnbridge.in_place import InPlaceComparison, compare_in_place, predict_in_place
+from cnnbridge.monitor import LayerReading, Monitor, lightning_callback
 from cnnbridge.network import (
     NetworkObservation,
     NetworkPrediction,
@@ -94,7 +95,9 @@ __all__ = [
     "InPlaceComparison",
     "LayerObservation",
     "LayerPrediction",
+    "LayerReading",
     "LearningRateBounds",
+    "Monitor",
     "NetworkObservation",
     "NetworkPrediction",
     "NlmsDeparture",
@@ -121,6 +124,7 @@ __all__ = [
     "layer_problem",
     "layer_problems",
     "learning_rate_bounds",
+    "lightning_callback",
     "lr_from_mu",
     "mu_from_lr",
     "nlms_departure",

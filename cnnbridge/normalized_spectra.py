@@ -172,7 +172,7 @@ def patch_moments(x: torch.Tensor, conv: nn.Conv2d) -> PatchMoments:
     x = check_input("x", x, conv).detach().to(torch.float64)
     var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
     x = x - mean[:, None, None]
-    R = patch_autocorrelation(x, conv)
+    R = patch_autocorrelation(x, conv, all_reduce=False)
     average = x.mean(dim=0, keepdim=True)
     u = unfold_patches(average, conv)[0]
     b = unfold_patches(torch.ones_like(average), conv)[0]
@@ -678,7 +678,7 @@ def _group_norm_groups(channels: int, num_groups: int | None) -> int:
 
 
 def _measured(z: torch.Tensor, conv: nn.Conv2d) -> Array:
-    R = patch_autocorrelation(z, conv)
+    R = patch_autocorrelation(z, conv, all_reduce=False)
     return _eigenvalues(R if R.ndim == 3 else R[None])
 
 

@@ -1,4 +1,6 @@
 import copy
+import doctest
+from pathlib import Path
 
 import pytest
 import torch
@@ -279,3 +281,10 @@ def test_on_cuda(variant):
         torch.testing.assert_close(device(images(seed=seed).cuda()).cpu(), host(images(seed=seed)))
     state = {k: v.cpu() for k, v in device.state_dict().items()}
     torch.testing.assert_close(state, host.state_dict())
+
+
+def test_the_page_in_the_docs():
+    page = Path(__file__).parents[2] / "docs" / "normalization.md"
+    results = doctest.testfile(str(page), module_relative=False)
+    assert results.attempted > 10
+    assert results.failed == 0
