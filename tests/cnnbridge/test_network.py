@@ -317,7 +317,7 @@ OTHER = observe_network(MODEL, X, Y, CE, lr=0.1, steps=2, layer="0")
             "model must give the same loss twice.*switch dropout off",
         ),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_errors(change, error, message):
     arguments = {"model": MODEL, "x": X, "y": Y, "loss": CE, "lr": 0.1, "steps": 2} | change
