@@ -89,7 +89,7 @@ class Objective:
             )
         if not np.isfinite(first):
             raise ValueError(f"loss must be finite at the start; got {first}")
-        self._operators: dict[str, Any] = {}
+        self._gauss_newton: Any = None
 
     @property
     def size(self) -> int:
@@ -136,16 +136,18 @@ class Objective:
         )
 
     def product(self, kind: str = "gauss_newton") -> Product:
-        """v -> curvature v at whatever parameters are present when it is called."""
-        if kind not in self._operators:
-            self._operators[kind] = curvature_operator(kind)(
+        """v -> curvature v, or of the columns of v, at the parameters of when it is called."""
+        if kind == "hessian":
+            return self._hessian_product
+        if self._gauss_newton is None:
+            self._gauss_newton = load_curvlinops().GGNLinearOperator(
                 self.model,
                 self.loss_module,
                 self.parameters,
                 [(self.x, self.y)],
                 check_deterministic=False,
             )
-        operator = self._operators[kind]
+        operator = self._gauss_newton
 
         def multiply(v: torch.Tensor) -> torch.Tensor:
             with torch.inference_mode(False):
@@ -153,6 +155,24 @@ class Objective:
             return result
 
         return multiply
+
+    def _hessian_product(self, v: torch.Tensor) -> torch.Tensor:
+        # curvlinops differentiates forward over a vmapped reverse, and torch (2.15) gets that
+        # wrong for BatchNorm in train mode, by percents: twice reverse is right
+        with autograd():
+            value = self.loss_module(self.model(self.x), self.y)
+            slope = torch.autograd.grad(value, self.parameters, create_graph=True)
+            along = [
+                torch.autograd.grad(
+                    slope,
+                    self.parameters,
+                    [p.view_as(g) for p, g in zip(c.split(self.sizes), slope, strict=True)],
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+                for c in v.to(self.dtype).reshape(self.size, -1).T
+            ]
+        return torch.stack([self.flat(parts) for parts in along], dim=1).view_as(v)
 
     def matrix(self, kind: str = "gauss_newton") -> Array:
         """The whole curvature matrix, (P, P), symmetrised against rounding."""
@@ -163,15 +183,6 @@ class Objective:
         G = torch.cat(columns, dim=1).cpu().numpy()
         symmetric: Array = (G + G.T) / 2
         return symmetric
-
-
-def curvature_operator(kind: str) -> Any:
-    """The class of curvlinops for a kind of curvature."""
-    curvlinops = load_curvlinops()
-    return {
-        "gauss_newton": curvlinops.GGNLinearOperator,
-        "hessian": curvlinops.HessianLinearOperator,
-    }[kind]
 
 
 @cache

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from adaptive import _kernels
+import adaptive
 from adaptive._checks import Array
 from cnnbridge import _checks
 from cnnbridge._objective import autograd, detached_copy
@@ -189,14 +189,14 @@ def record_stream(
 
 
 def replay(stream: Stream) -> Replay:
-    """Run a recorded stream through ``adaptive``'s block LMS kernel, in the stream's precision.
+    """Run a recorded stream through ``adaptive.BlockLMS``, in the stream's precision.
 
-    The kernel starts from the first weights and is told none of the others. It gets each step's
+    The filter starts from the first weights and is told none of the others. It gets each step's
     patches as regressors u, a block for each batch, and as desired response the recorded output
     plus the recorded error, d = y + scale * (-dL/dy). It computes its own outputs and errors from
-    its own weights: e = d - w'u. Momentum and weight decay are what remains of the previous step's
-    sum when a block begins. At ``scale`` = lr max sum |u|^2 the kernel's step size is that of a
-    stable LMS, so that rounding dies out instead of growing.
+    its own weights: e = d - w'u. Momentum and weight decay are one more sample for each tap. At
+    ``scale`` = lr max sum |u|^2 its step size is that of a stable LMS, so that rounding dies out
+    instead of growing.
 
     Parameters
     ----------
@@ -237,21 +237,21 @@ def replay(stream: Stream) -> Replay:
 
     weights = np.empty_like(stream.weights)
     weights[0] = stream.weights[0]
-    w = weights[0].copy()
-    total = np.zeros_like(w)  # the running sum of u e, with what momentum left of those before
+    w = weights[0]
+    total = np.zeros_like(w)  # each step's sum of u e, with what momentum left of those before
     missed, largest = 0.0, 0.0
     for n, (x, y, g) in enumerate(
         zip(stream.inputs, stream.outputs, stream.output_gradients, strict=True)
     ):
-        u = _regressors(x, conv)
-        recorded = y.transpose(0, 1).flatten(1).numpy()
-        error = -dtype(scale) * g.transpose(0, 1).flatten(1).numpy()
-        desired = recorded + error
-        total *= dtype(stream.momentum)
-        total -= dtype(stream.weight_decay * scale) * w
-        for m in range(conv.out_channels):
-            own = _block(u[m // size], desired[m], mu, w[m], total[m])
-            missed = max(missed, float(np.abs(desired[m] - own - recorded[m]).max()))
+        recorded = y.movedim(1, -1).flatten(0, -2).numpy()
+        desired = recorded - dtype(scale) * g.movedim(1, -1).flatten(0, -2).numpy()
+        kept = dtype(stream.momentum) * total - dtype(stream.weight_decay * scale) * w
+        w = np.empty_like(w)
+        for group, u in enumerate(_regressors(x, conv)):
+            own = slice(group * size, (group + 1) * size)
+            error, w[own] = _block(u, desired[:, own], kept[own], mu, weights[n, own])
+            total[own] = error.T @ u + kept[own]
+            missed = max(missed, float(np.abs(desired[:, own] - error - recorded[:, own]).max()))
         largest = max(largest, float(np.abs(recorded).max()))
         weights[n + 1] = w
     unit = float(np.abs(stream.weights).max())
@@ -266,23 +266,18 @@ def replay(stream: Stream) -> Replay:
     )
 
 
-def _block(u: Array, desired: Array, mu: float, w: Array, total: Array) -> Array:
-    """One block through the kernel: w and total are updated, its a priori errors returned.
+def _block(u: Array, desired: Array, kept: Array, mu: float, w: Array) -> tuple[Array, Array]:
+    """One block through the filter: its a priori errors (N, m), and the weights after it.
 
-    The kernel clears its sum once it has used it, and the momentum of the next block needs it.
-    So the block is given one sample too few, the sum is read, and a silent sample completes it.
+    What momentum and weight decay add is one more sample for each tap: a regressor that is 1 at
+    that tap and 0 elsewhere, and a desired response that is off by just so much.
     """
     N, L = u.shape
-    step = np.full(1, mu * (N + 1), dtype=w.dtype)
-    error, none = np.empty(N, w.dtype), np.empty((0, 1, L), w.dtype)
-    _kernels.block(u.reshape(-1), L, desired, step, N + 1, w, total, error, 0, 0, 0, none, 0)
-    kept = total.copy()
-    silence, nothing = np.zeros(L, w.dtype), np.zeros(1, w.dtype)
-    _kernels.block(
-        silence, L, nothing, step, N + 1, w, total, nothing.copy(), 0, 0, 0, none, N
-    )  # fmt: skip
-    total[:] = kept
-    return error
+    samples = np.concatenate([u, np.eye(L, dtype=u.dtype)])
+    response = np.concatenate([desired, (w + kept).T])
+    block = adaptive.BlockLMS(mu=mu * (N + L), block=N + L, w0=w)
+    run = block.process(samples, response)
+    return run.error[:N], run.weights
 
 
 def _regressors(x: torch.Tensor, conv: nn.Conv2d) -> Array:

@@ -9,7 +9,7 @@ import pytest
 import cnnbridge
 
 MODULES = ["", ".patches", ".autocorrelation", ".capture", ".problem", ".predict", ".observe"]
-MODULES += [".compare", ".in_place", ".network", ".replay", ".audit"]
+MODULES += [".compare", ".in_place", ".network", ".replay", ".audit", ".minibatch", ".sharpness"]
 
 
 @pytest.mark.parametrize("name", MODULES)
