@@ -1,11 +1,19 @@
-"""The command line: ``naturalmodes list`` and ``naturalmodes run STUDY``."""
+"""The command line, ``naturalmodes``: list, run, reproduce, sweep, compare, bench.
+
+What a command needs is imported when it runs, so that naming the studies takes no time and no
+package that the user has not installed.
+"""
 
 from __future__ import annotations
 
-import importlib
-import shlex
+import contextlib
+import importlib.util
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -13,8 +21,12 @@ import typer
 from studies import STUDIES
 from studies.__main__ import missing
 from studies.errors import UserError
+from studies.results import Summary, command_line, output_folder
 
 __all__ = ["app"]
+
+# Where each bench lives; imported only when asked for.
+BENCHES = {"adaptive": "studies.bench_adaptive:main", "cnnbridge": "cnnbridge.bench:run"}
 
 app = typer.Typer(
     help="Predicts how adaptive filters and convolutional layers learn, and checks it on real "
@@ -39,49 +51,205 @@ def list_studies() -> None:
         typer.echo(f"{name:<{width}}  {entry.question}")
 
 
+Preset = Annotated[
+    str, typer.Option(help="smoke: under a minute; laptop: minutes; full: for a GPU.")
+]
+Data = Annotated[
+    str, typer.Option(help="mnist5k, cifar10 or folder:PATH (one folder of images per class).")
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="For cifar10: the folder with cifar-10-batches-py.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="Of the images drawn, the weights and the order.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes; the numbers do not depend on it.", show_default="one per core"),
+]
+
+
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="Which study; `naturalmodes list` names them.")],
-    preset: Annotated[
-        str, typer.Option(help="smoke: under a minute; laptop: minutes; full: for a GPU.")
-    ] = "laptop",
-    data: Annotated[
-        str, typer.Option(help="mnist5k, cifar10 or folder:PATH (one folder of images per class).")
-    ] = "mnist5k",
-    data_root: Annotated[
-        Path | None, typer.Option(help="For cifar10: the folder with cifar-10-batches-py.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the images drawn, the weights and the order.")] = 0,
+    preset: Preset = "laptop",
+    data: Data = "mnist5k",
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="results/STUDY")
     ] = None,
+    workers: Workers = None,
 ) -> None:
     """Run one study; leaves report.html, summary.json, figures and arrays in a folder."""
     if study not in STUDIES:
         fail(f"There is no study {study!r}; there is: {', '.join(STUDIES)}.", 2)
     folder = Path("results", study) if out is None else out
     # Spelt out with every option, so that it repeats this run whatever the defaults become.
-    words = ["naturalmodes", "run", study, "--preset", preset, "--data", data]
-    words += ["--data-root", str(data_root)] if data_root is not None else []
-    words += ["--device", device, "--seed", str(seed), "--out", str(folder)]
-    try:
+    words = ["run", study, *_choices(preset, data, data_root, device, seed, folder)]
+    with _one_sentence(folder):
+        from studies.reproduce import accepted
+
         module = importlib.import_module(STUDIES[study].module)
-        summary = module.run(
-            module.configure(preset, data=data, data_root=data_root, seed=seed),
-            out=folder,
+        chosen = {"data": data, "data_root": data_root, "seed": seed}
+        options = {"device": device, "command": command_line(words), "workers": workers}
+        taken = accepted(module.configure, chosen), accepted(module.run, options)
+        # an option may be left out where it means nothing, but not be asked for in vain
+        if data != "mnist5k" and "data" not in taken[0]:
+            raise UserError(f"the study {study} uses no images: leave out --data.")
+        if workers is not None and "workers" not in taken[1]:
+            raise UserError(f"the study {study} runs in one process: leave out --workers.")
+        summary = module.run(module.configure(preset, **taken[0]), out=folder, **taken[1])
+    _finish(summary)
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="Which paper: chai2020.")],
+    preset: Preset = "laptop",
+    data: Data = "mnist5k",
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="results/PAPER")
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Run the studies that stand for a paper's claims; ends in one report with a verdict each.
+
+    A study that an earlier run completed in the same folder is kept, if nothing has changed.
+    """
+    folder = Path("results", paper) if out is None else out
+    words = ["reproduce", paper, *_choices(preset, data, data_root, device, seed, folder)]
+    with _one_sentence(folder):
+        from studies.reproduce import reproduce as reproduce_paper
+
+        summary = reproduce_paper(
+            paper,
+            preset,
+            folder,
             device=device,
-            command=shlex.join(words),
+            workers=workers,
+            command=command_line(words),
+            data=data,
+            data_root=data_root,
+            seed=seed,
         )
+    _finish(summary)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="TOML file: function, [grid] and [fixed].")],
+    workers: Workers = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="A Dask scheduler to run on, as in tcp://10.0.0.5:8786.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="results/FILE")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the grid and its cost; run nothing.")
+    ] = False,
+    time_one: Annotated[
+        bool, typer.Option("--time-one", help="With --dry-run: run one cell to time it.")
+    ] = False,
+) -> None:
+    """Run a function of yours over a grid; what is finished stays, and is not run again."""
+    folder = Path("results", file.stem) if out is None else out
+    with _one_sentence(folder):
+        from studies import sweep_file
+
+        if time_one and not dry_run:
+            raise UserError("--time-one goes with --dry-run.")
+        if cluster is not None and workers is not None:
+            raise UserError("a cluster has its own workers: leave out --workers.")
+        asked = sweep_file.read(file)
+        if dry_run:
+            typer.echo(sweep_file.plan(asked, folder, workers=workers, time_one=time_one))
+            return
+        words = ["sweep", str(file), "--out", str(folder)]
+        words += ["--cluster", cluster] if cluster is not None else []
+        summary = sweep_file.run(
+            asked, folder, workers=workers, cluster=cluster, command=command_line(words)
+        )
+    typer.echo(f"Report: {folder / 'report.html'}; table: {folder / 'results.csv'}")
+    _finish(summary)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run_b: Annotated[Path, typer.Argument(help="Folder of another.")],
+    out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path(
+        "results", "compare.html"
+    ),
+) -> None:
+    """Lay two runs side by side: settings, checks and numbers that differ."""
+    with _one_sentence(out.parent):
+        from studies import compare as comparison
+
+        found = comparison.compare(run_a, run_b)
+        typer.echo(comparison.text(found))
+        output_folder(out.parent)
+        comparison.write(found, out, run_a, run_b)
+    typer.echo(f"Page: {out}")
+
+
+@app.command()
+def bench(
+    package: Annotated[str, typer.Argument(help="adaptive or cnnbridge.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="results/bench-...")
+    ] = None,
+) -> None:
+    """Measure how fast a package is on this machine."""
+    if package not in BENCHES:
+        fail(f"There is no bench of {package!r}; there is: {', '.join(BENCHES)}.", 2)
+    module, function = BENCHES[package].split(":")
+    folder = Path("results", f"bench-{package}") if out is None else out
+    with _one_sentence(folder):
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"the bench of {package} is not part of this installation.")
+        getattr(importlib.import_module(module), function)(output_folder(folder))
+
+
+def _choices(
+    preset: str, data: str, data_root: Path | None, device: str, seed: int, folder: Path
+) -> list[str]:
+    root = ["--data-root", str(data_root)] if data_root is not None else []
+    words = ["--preset", preset, "--data", data, *root]
+    return [*words, "--device", device, "--seed", str(seed), "--out", str(folder)]
+
+
+@contextlib.contextmanager
+def _one_sentence(folder: Path) -> Iterator[None]:
+    """Turn what the user can mend into one sentence, and a polite kill into an interruption."""
+
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    # signals can be set in the main thread only
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    try:
+        yield
     except UserError as error:
         fail(_sentence(str(error)), 2)
     except ModuleNotFoundError as error:
         fail(missing(error), 1)
     except KeyboardInterrupt:
         fail(f"Interrupted; what was finished is in {folder}.", 130)
-    sys.stdout.flush()
+    finally:
+        sys.stdout.flush()
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _finish(summary: Summary) -> None:
     if summary.status != "complete":
-        fail(f"The run is {summary.status}: {' '.join(summary.problems)}", 1)
+        fail(f"The run is {summary.status}: {' '.join(map(_sentence, summary.problems))}", 1)
 
 
 def _sentence(text: str) -> str:

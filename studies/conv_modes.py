@@ -35,7 +35,7 @@ from studies import STUDIES, figures, report, results
 from studies.data import load
 from studies.errors import UserError
 from studies.models import SmallCNN, conv_layers
-from studies.results import Check, Summary
+from studies.results import Answer, Check, Summary
 from studies.training import TrainingRun, choose_device, reproducible, train_classifier
 
 __all__ = ["PRESETS", "Config", "Edge", "LayerResult", "configure", "run", "study_layer"]
@@ -674,6 +674,17 @@ def check_rows(checks: Sequence[Check]) -> list[list[str]]:
 # --- the run ---------------------------------------------------------------------------------
 
 TITLE = "How conv layers learn, predicted and observed"
+EXPERIMENT = (
+    "A small CNN is trained on real images. Each of its conv layers then learns, by itself and by "
+    "full-batch gradient descent, the response that it ended up with, while every natural mode is "
+    "predicted from the autocorrelation of its input; the highest stable learning rate is searched "
+    "for by bisection."
+)
+RULE = (
+    "It holds when every mode of every layer stays within its tolerance of the prediction at every "
+    "update, in float64 and float32, and training starts to diverge at the predicted learning "
+    "rate; it fails when one does not."
+)
 QUESTION = STUDIES["conv-modes"].question
 EXPLANATION = (
     "A small CNN is trained on real images. Then each conv layer is taken by itself. Its input is "
@@ -731,6 +742,7 @@ def run(
         versions=results.versions(),
         machine=results.machine(),
         commit=results.commit(),
+        answer=Answer(EXPERIMENT, RULE),
     )
     layers: list[LayerResult] = []
 
@@ -778,10 +790,45 @@ def run(
             summary.problems.append(f"The run ended early: {type(error).__name__}: {error}".strip())
             raise
         finally:
+            summary.answer = answer(summary, layers)
             save()
             _write_report(out, summary, layers)
     print_results(summary, layers, out)
     return summary
+
+
+def answer(summary: Summary, layers: Sequence[LayerResult]) -> Answer:
+    """What the checks say to the question, and what they do not say."""
+    checks = summary.checks
+    verdict = results.worst(check.verdict for check in checks)
+    if summary.status != "complete" and verdict == "holds":
+        verdict = "inconclusive"
+    numbers = []
+    if layers:
+        largest = max(float(np.max(layer.mode_error)) for layer in layers)
+        numbers = [
+            ("layers studied", str(len(layers))),
+            ("largest mode error, float64", f"{largest:.1e}"),
+            ("largest eigenvalue spread", report.number(max(layer.spread for layer in layers), 3)),
+        ]
+    _, caption, alt = FIGURES["modes"]
+    return Answer(
+        EXPERIMENT,
+        RULE,
+        verdict,
+        f"{summary.count('holds')} of {len(checks)} checks hold.",
+        numbers,
+        figure="modes.png",
+        caption=caption,
+        alt=alt,
+        against=[
+            "Each layer learns alone here, towards a response that does not move, and there the "
+            "theory is exact. It says nothing about layers that learn at the same time, whose "
+            "errors depend on one another.",
+            "The modes are those of the input that the trained network gives the layer; while a "
+            "network trains, that input changes.",
+        ],
+    )
 
 
 class _Steps:

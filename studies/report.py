@@ -72,7 +72,13 @@ class Section:
 
 
 def write(
-    path: Path, summary: Summary, *, title: str, question: str, sections: Sequence[Section]
+    path: Path,
+    summary: Summary,
+    *,
+    title: str,
+    question: str,
+    sections: Sequence[Section],
+    checks: bool = True,
 ) -> None:
     """Render the report of a run, and its tables as CSV in ``tables`` beside it.
 
@@ -82,15 +88,17 @@ def write(
     summary : of the run, finished or not.
     title, question : of the study.
     sections : of the study; the answer, the checks, provenance and the command are added here.
+    checks : False for a run that compares no prediction with anything.
     """
     answer = [] if summary.answer is None else answer_sections("The answer", summary.answer)
     notices = [SMOKE] if summary.config.get("preset") == "smoke" else []
     sections = [*answer, *sections]
-    write_page(path, title, question, sections, summary=summary, notices=notices)
+    write_page(path, title, question, sections, summary=summary, notices=notices, checks=checks)
     tables = path.parent / "tables"
-    columns = [field.name for field in dataclasses.fields(Check)]
-    rows = [[getattr(check, name) for name in columns] for check in summary.checks]
-    write_csv(tables / "checks.csv", columns, rows)
+    if checks:
+        columns = [field.name for field in dataclasses.fields(Check)]
+        rows = [[getattr(check, name) for name in columns] for check in summary.checks]
+        write_csv(tables / "checks.csv", columns, rows)
     for section, anchor in zip(sections, anchors(sections), strict=True):
         if section.rows:
             write_csv(tables / f"{anchor}.csv", section.columns, section.rows)
@@ -104,6 +112,7 @@ def write_page(
     *,
     summary: Summary | None = None,
     notices: Sequence[str] = (),
+    checks: bool = True,
 ) -> None:
     """Render a page, with checks and provenance where there is a summary to take them from."""
     environment = jinja2.Environment(
@@ -121,11 +130,8 @@ def write_page(
         if section.level == 2
     ]
     if summary is not None:
-        contents += [
-            ("Every check", "checks"),
-            ("Reproduce", "reproduce"),
-            ("Configuration", "configuration"),
-        ]
+        contents += [("Every check", "checks")] if checks else []
+        contents += [("Reproduce", "reproduce"), ("Configuration", "configuration")]
     page = environment.get_template("page.html.j2").render(
         summary=summary,
         title=title,
@@ -134,6 +140,7 @@ def write_page(
         anchors=names,
         contents=contents,
         notices=notices,
+        checks=checks,
         verdicts=get_args(Verdict),
         commit=commit_text(summary.commit) if summary is not None else "",
     )

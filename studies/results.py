@@ -164,7 +164,7 @@ class Summary:
 
     study: str
     config: Mapping[str, Any]
-    seed: int
+    seed: int | None
     device: str
     command: str
     versions: Mapping[str, str | None]

@@ -1,16 +1,25 @@
 """The command line: what works leaves results, what cannot work is one sentence."""
 
+import importlib.machinery
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import studies.reproduce
+from studies import cli
 from studies.cli import app
+from tests.studies import fake_study
 
 ROOT = Path(__file__).parents[2]
+FAKES = {
+    **studies.reproduce.reproduce.__kwdefaults__,
+    "studies": fake_study.registry(),
+}
 
 
 def call(*arguments):
@@ -90,3 +99,67 @@ def test_listing_studies_needs_no_torch():
     )
     assert done.returncode == 0, done.stderr
     assert "conv-modes" in done.stdout
+
+
+def test_reproduce_and_compare(tmp_path, monkeypatch):
+    fake_study.install(monkeypatch)
+    monkeypatch.setattr(studies.reproduce.reproduce, "__kwdefaults__", FAKES)
+    for seed in (0, 1):
+        result = call("reproduce", "chai2020", "--seed", seed, "--out", tmp_path / f"run{seed}")
+        assert result.exit_code == 0, result.output
+        assert "3. NLMS at the first step" in result.stdout
+        assert (tmp_path / f"run{seed}" / "report.html").exists()
+    page = tmp_path / "page.html"
+    result = call("compare", tmp_path / "run0", tmp_path / "run1", "--out", page)
+    assert result.exit_code == 0, result.output
+    assert "studies.fake-a.seed" in result.stdout
+    assert "No check that is in both runs has another verdict." in result.stdout
+    assert "studies.fake-a.seed" in page.read_text()
+
+
+def test_reproduce_says_what_is_missing(tmp_path, monkeypatch):
+    fake_study.install(monkeypatch)
+    monkeypatch.setattr(
+        studies.reproduce.reproduce,
+        "__kwdefaults__",
+        {**FAKES, "studies": fake_study.registry("ABC")},
+    )
+    result = call("reproduce", "chai2020", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "The run is incomplete: Claim 3: there is no study D yet." in result.stderr
+
+
+def test_reproduce_refuses(tmp_path):
+    assert_refused(call("reproduce", "chai2021", "--out", tmp_path), "chai2020")
+    result = call("reproduce", "chai2020", "--preset", "huge", "--out", tmp_path)
+    assert_refused(result, "huge")
+
+
+def test_compare_refuses(tmp_path):
+    assert_refused(call("compare", tmp_path, tmp_path), "no summary.json")
+    (tmp_path / "summary.json").write_text("{")
+    assert_refused(call("compare", tmp_path, tmp_path), "is not the summary of a run")
+
+
+def test_options_that_a_study_does_not_have(tmp_path, monkeypatch):
+    fake_study.install(monkeypatch)
+    monkeypatch.setitem(studies.STUDIES, "fake-a", fake_study.registry()["fake-a"])
+    result = call("run", "fake-a", "--data", "cifar10", "--out", tmp_path)
+    assert_refused(result, "uses no images")
+    assert call("run", "fake-a", "--workers", "2", "--out", tmp_path).exit_code == 0
+    result = call("run", "conv-modes", "--workers", "2", "--out", tmp_path)
+    assert_refused(result, "in one process")
+
+
+def test_bench(tmp_path, monkeypatch):
+    seen = []
+    module = types.ModuleType("fake_bench")
+    module.main = seen.append
+    module.__spec__ = importlib.machinery.ModuleSpec("fake_bench", None)
+    monkeypatch.setitem(sys.modules, "fake_bench", module)
+    monkeypatch.setitem(cli.BENCHES, "adaptive", "fake_bench:main")
+    assert call("bench", "adaptive", "--out", tmp_path / "b").exit_code == 0
+    assert seen == [tmp_path / "b"]
+    assert_refused(call("bench", "torch"), "adaptive, cnnbridge")
+    monkeypatch.setitem(cli.BENCHES, "adaptive", "studies.no_such_bench:main")
+    assert_refused(call("bench", "adaptive"), "not part of this installation")
