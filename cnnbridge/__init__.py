@@ -95,6 +95,15 @@ from cnnbridge.problem import (
 )
 from cnnbridge.replay import Replay, Stream, record_stream, replay
 from cnnbridge.sharpness import SharpnessTrack, sharpness, track_sharpness
+from cnnbridge.spectrum import (
+    Extremes,
+    PatchOperator,
+    SpectralDensity,
+    Spectrum,
+    extreme_eigenvalues,
+    full_spectrum,
+    spectral_density,
+)
 
 __all__ = [
     "NORMALIZATIONS",
@@ -103,6 +112,7 @@ __all__ = [
     "Comparison",
     "DepartureGrid",
     "EdgeObservation",
+    "Extremes",
     "FirstStep",
     "Geometry",
     "InPlaceComparison",
@@ -121,9 +131,12 @@ __all__ = [
     "NlmsDeparture",
     "NormalizedSpectrum",
     "PatchMoments",
+    "PatchOperator",
     "Replay",
     "SampledAutocorrelation",
     "SharpnessTrack",
+    "SpectralDensity",
+    "Spectrum",
     "SplitBatchNorm",
     "Stream",
     "Tape",
@@ -139,7 +152,9 @@ __all__ = [
     "compare_minibatch",
     "compare_normalizations",
     "convert_batch_norm",
+    "extreme_eigenvalues",
     "first_step_is_nlms",
+    "full_spectrum",
     "group_weights",
     "interlacing_bounds",
     "layer_edges",
@@ -167,6 +182,7 @@ __all__ = [
     "replay",
     "sampled_autocorrelation",
     "sharpness",
+    "spectral_density",
     "taps_per_output",
     "trace_ceiling",
     "track_sharpness",
