@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studies import report
-from studies.results import Check, Summary
+from studies.results import Check, Summary, flat
 
 __all__ = ["Comparison", "compare", "write"]
 
@@ -141,9 +141,9 @@ def _settings(a: Summary, b: Summary) -> list[list[str]]:
             "seed": summary.seed,
             "device": summary.device,
             "commit": report.commit_text(summary.commit),
-            **_flat(summary.config),
-            **_flat(summary.versions, "version of "),
-            **_flat(summary.machine, "machine: "),
+            **flat(summary.config),
+            **flat(summary.versions, "version of "),
+            **flat(summary.machine, "machine: "),
         }
 
     left, right = told(a), told(b)
@@ -152,12 +152,6 @@ def _settings(a: Summary, b: Summary) -> list[list[str]]:
         for name in {**left, **right}
         if left.get(name) != right.get(name)
     ]
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    from studies.sweep import flat
-
-    return flat(data, prefix)
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import jinja2
 
-from studies.results import Answer, Check, Summary, Verdict, write_atomically, write_csv
+from studies.results import Answer, Check, Summary, Verdict, flat, write_atomically, write_csv
 
 __all__ = ["Picture", "Section", "answer_sections", "number", "table", "write", "write_page"]
 
@@ -141,6 +141,7 @@ def write_page(
         contents=contents,
         notices=notices,
         checks=checks,
+        config=flat(summary.config) if summary is not None else {},
         verdicts=get_args(Verdict),
         commit=commit_text(summary.commit) if summary is not None else "",
     )
@@ -160,7 +161,7 @@ def answer_sections(
     facts = [
         ("Experiment, ours", answer.experiment),
         ("Rule, fixed before the run", answer.rule),
-        ("Verdict", f"{answer.verdict}. {answer.reason}"),
+        ("Verdict", f"{answer.verdict.capitalize()}. {answer.reason}"),
     ]
     columns = ("what", "number")
     sections = [

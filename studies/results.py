@@ -29,6 +29,7 @@ __all__ = [
     "Summary",
     "at_most",
     "commit",
+    "flat",
     "inconclusive",
     "machine",
     "output_folder",
@@ -229,6 +230,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [plain(part) for part in value]
     return str(value)
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, the names joined with dots."""
+    row: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            row |= flat(value, f"{prefix}{name}.")
+        else:
+            row[f"{prefix}{name}"] = value
+    return row
 
 
 def write_json(path: Path, data: Any) -> None:

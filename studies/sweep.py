@@ -91,9 +91,9 @@ class Cell:
         Names inside mappings are joined with dots. A number of the result that is called like one
         of the config gets ``result.`` in front; a result that is no mapping is called ``result``.
         """
-        row = flat(self.config)
+        row = results.flat(self.config)
         found = self.result if isinstance(self.result, Mapping) else {"result": self.result}
-        for name, value in flat(found if self.error is None else {}).items():
+        for name, value in results.flat(found if self.error is None else {}).items():
             row[f"result.{name}" if name in row else name] = value
         return {**row, "seconds": self.seconds, "error": self.error}
 
@@ -269,17 +269,6 @@ def load_grid(out: str | Path) -> list[dict[str, Any]]:
     store = _Store(Path(out))
     found = (store.read(key) or store.read_error(key) for key in store.read_plan())
     return [cell.row() for cell in found if cell is not None]
-
-
-def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, the names joined with dots."""
-    row: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, Mapping):
-            row |= flat(value, f"{prefix}{name}.")
-        else:
-            row[f"{prefix}{name}"] = value
-    return row
 
 
 # --- what names a cell -----------------------------------------------------------------------

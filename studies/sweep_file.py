@@ -288,7 +288,7 @@ def _scalars(cell: Cell) -> dict[str, Any]:
     if cell.error is not None:
         return {}
     found = cell.result if isinstance(cell.result, Mapping) else {"result": cell.result}
-    return {k: v for k, v in sweep.flat(found).items() if isinstance(v, int | float | str | bool)}
+    return {k: v for k, v in results.flat(found).items() if isinstance(v, int | float | str | bool)}
 
 
 def _table(cells: Sequence[Cell]) -> tuple[list[str], list[list[Any]]]:

@@ -93,7 +93,7 @@ def test_report_is_self_contained(page):
 
 def test_report_gives_the_answer(page):
     text = page.read_text()
-    for part in ("We did something.", "the ratio is above 2", "holds. The ratio is 3."):
+    for part in ("We did something.", "the ratio is above 2", "Holds. The ratio is 3."):
         assert part in text
     assert "But &lt;i&gt;once&lt;/i&gt; it was 1." in text
 

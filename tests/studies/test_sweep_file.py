@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -182,25 +185,25 @@ def test_options_that_will_not_do(here):
 
 
 def test_a_polite_kill_is_an_interruption(here):
+    (here / "their_training.py").write_text(MODEL.replace("sleep(0.2)", "sleep(100 * (x > 1))"))
     (here / "my.toml").write_text('function = "their_training:slow"\n[grid]\nx = [1, 2, 3, 4, 5]')
-    code = (
-        "import threading, os, signal, sys; from studies.__main__ import main;"
-        "threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start();"
-        "import their_training, time; their_training.time.sleep(0);"
-        "sys.argv = ['naturalmodes', 'sweep', 'my.toml', '--workers', '1']; main()"
-    )
-    (here / "their_training.py").write_text(MODEL.replace("sleep(0.2)", "sleep(30 * (x > 1))"))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
+    run = subprocess.Popen(
+        [sys.executable, "-m", "studies", "sweep", "my.toml", "--workers", "1"],
         cwd=here,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{here}"},
-        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
     )
-    assert done.returncode == 130, done.stderr
-    assert "Interrupted; what was finished is in results/my." in done.stderr
-    assert "Traceback" not in done.stderr
+    with run:
+        end = time.monotonic() + 60
+        while not list(here.glob("results/my/cells/[0-9a-f]*.json")):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "Interrupted; what was finished is in results/my." in said
+    assert "Traceback" not in said
 
 
 def test_durations():
