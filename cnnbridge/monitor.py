@@ -29,6 +29,8 @@ from cnnbridge.patches import taps_per_output, unfold_patches
 
 # more images than this add copying and little else: positions of one image are alike
 IMAGES = 64
+# a reading's price differs from the last one's, most of all on a machine that others use
+CAUTION = 1.25
 
 BOUND = (
     "lr_bound is the largest learning rate at which this layer alone, with this input, would "
@@ -421,7 +423,7 @@ class Monitor:
             return self._steps % self._every == 0
         # one more reading has to fit into the share, at the price of the last
         elapsed = time.perf_counter() - self._started - self._spent
-        due = self._spent + self._last <= self._share * elapsed
+        due = self._spent + CAUTION * self._last <= self._share * elapsed
         if due:
             self._last = 0.0
         return due

@@ -340,7 +340,7 @@ def test_default_cadence_keeps_to_its_share(monkeypatch):
         if len(monitor.history) > 2:
             assert monitor.overhead <= 0.1
     steps = sorted({r.step for r in monitor.history})
-    assert steps == [0, 60, 90, 120, 150, 180]
+    assert steps == [0, 68, 98, 128, 158, 188]
     monitor.close()
     assert "readings of 2 layers in 200 steps, 3 s each" in monitor.report()
 
