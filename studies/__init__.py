@@ -40,4 +40,9 @@ STUDIES = {
         "Do the conv layers of a trained CNN learn along the natural modes that LMS theory gives?",
         claim="A",
     ),
+    "two-effects": Study(
+        "studies.two_effects",
+        "Does amplifying weak channels give the speed, and suppressing strong ones the stability?",
+        claim="C",
+    ),
 }

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import nn
 
-__all__ = ["SmallCNN", "conv_layers"]
+from cnnbridge import NORMALIZATION_VARIANTS, SplitBatchNorm
+
+__all__ = ["INITS", "POSITIONS", "PlainVGG", "SmallCNN", "conv_layers", "draw_weights"]
+
+Position = Literal["pre", "post"]
+Init = Literal["spread", "he", "default"]
+
+POSITIONS: tuple[Position, ...] = ("pre", "post")
+INITS: tuple[Init, ...] = ("spread", "he", "default")
 
 
 class SmallCNN(nn.Module):
@@ -31,6 +42,111 @@ class SmallCNN(nn.Module):
         x = self.pool(torch.relu(self.conv2(x)))
         x = torch.relu(self.conv3(x))
         return self.classify(self.spread(x).flatten(1))
+
+
+class PlainVGG(nn.Module):
+    """Six 3x3 convolutions in three pairs, each pair followed by a pooling; one linear layer.
+
+    Whatever the variant, the learned parameters are the same, with the same names and shapes: the
+    normalizations have none. So two variants of one seed start from the same weights, and what
+    they do differently is the normalization alone.
+
+    Parameters
+    ----------
+    channels, classes : of the images.
+    widths : output channels of the six convolutions.
+    variant : a name in ``cnnbridge.NORMALIZATION_VARIANTS``.
+    position : "pre" for conv - ReLU (- pool) - normalization, which is what the next layer sees;
+        "post" for conv - normalization - ReLU (- pool).
+    head : the linear layer sees the last maps averaged to head x head pixels.
+
+    Raises
+    ------
+    ValueError : no such variant or position.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        widths: tuple[int, ...] = (16, 16, 32, 32, 32, 32),
+        variant: str = "none",
+        position: Position = "pre",
+        head: int = 1,
+    ) -> None:
+        super().__init__()
+        if variant not in NORMALIZATION_VARIANTS:
+            raise ValueError(
+                f"variant must be one of {', '.join(NORMALIZATION_VARIANTS)}; got {variant!r}"
+            )
+        if position not in POSITIONS:
+            raise ValueError(f"position must be one of {', '.join(POSITIONS)}; got {position!r}")
+        self.variant, self.position, self.head = variant, position, head
+        self.shape = (channels, classes, tuple(widths))
+        parts: list[nn.Module] = []
+        for number, width in enumerate(widths, start=1):
+            conv = nn.Conv2d(channels, width, 3, padding=1)
+            rectify: list[nn.Module] = [nn.ReLU()]
+            if number % 2 == 0:
+                rectify.append(nn.MaxPool2d(2))
+            norm = _normalization(width, variant)
+            parts.append(conv)
+            parts += [norm, *rectify] if position == "post" else [*rectify, norm]
+            channels = width
+        self.features = nn.Sequential(*parts)
+        self.pool = nn.AdaptiveAvgPool2d(head)
+        self.classify = nn.Linear(head * head * channels, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) images, 8 pixels or more -> (N, classes) logits."""
+        return self.classify(self.pool(self.features(x)).flatten(1))
+
+
+def _normalization(channels: int, variant: str) -> nn.Module:
+    if variant == "none":
+        return nn.Identity()  # the same function, without the statistics that nobody reads
+    options = dict(NORMALIZATION_VARIANTS[variant])
+    # only the frozen statistics are ever read again; the others need not be tracked
+    frozen = options.get("statistics") == "frozen"
+    return SplitBatchNorm(channels, affine=False, track_running_stats=frozen, **options)
+
+
+@torch.no_grad()
+def draw_weights(model: nn.Module, init: Init, seed: int) -> None:
+    """Draw all weights and biases of a model anew.
+
+    Parameters
+    ----------
+    model : its convolutions and linear layers are drawn, in the order of definition.
+    init : "default" is torch's own. "he" draws the convolutions normal with variance 2 / fan-in
+        and biases 0, and leaves the linear layer torch's own, so that the first logits are small.
+        "spread" is "he" with the filter of each output channel multiplied by 10^U, U uniform in
+        (-1/2, 1/2), and the factors of a layer rescaled to mean square 1: the layer's power stays
+        that of He, its channels differ by up to 10 in amplitude.
+    seed : the same seed gives the same weights to every variant of a model.
+
+    Raises
+    ------
+    ValueError : no such init.
+    """
+    if init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(INITS)}; got {init!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in model.modules():
+            if not isinstance(part, nn.Conv2d | nn.Linear):
+                continue
+            if init == "default" or isinstance(part, nn.Linear):
+                part.reset_parameters()
+                continue
+            weight = torch.empty(part.weight.shape)
+            nn.init.normal_(weight, std=math.sqrt(2 / weight[0].numel()))
+            if init == "spread":
+                factors = 10 ** (torch.rand(len(weight)) - 0.5)
+                weight *= (factors / factors.square().mean().sqrt()).reshape(-1, 1, 1, 1)
+            part.weight.copy_(weight)
+            if part.bias is not None:
+                part.bias.zero_()
 
 
 def conv_layers(model: nn.Module) -> dict[str, nn.Conv2d]:

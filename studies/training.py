@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +15,21 @@ from tqdm import tqdm
 
 from studies.errors import UserError
 
-__all__ = ["TrainingRun", "accuracy", "choose_device", "reproducible", "train_classifier"]
+__all__ = [
+    "SgdRun",
+    "TrainingRun",
+    "accuracy",
+    "batch_order",
+    "choose_device",
+    "reproducible",
+    "run_sgd",
+    "running_mean",
+    "train_classifier",
+]
+
+State = Literal["stable", "diverged", "dead"]
+SMOOTHING = 10
+PATIENCE = 2 * SMOOTHING
 
 
 @dataclass(frozen=True)
@@ -127,3 +143,116 @@ def accuracy(
     for part, wanted in zip(images.split(chunk), labels.split(chunk), strict=True):
         right += int((model(part).argmax(1) == wanted).sum())
     return right / len(labels)
+
+
+@dataclass(frozen=True)
+class SgdRun:
+    """A short run of SGD and what became of it.
+
+    Attributes
+    ----------
+    loss : cross-entropy of each update's batch, before the update.
+    state : ``diverged``, ``dead`` (the logits no longer depend on the image) or ``stable``, which
+        is neither and promises no learning.
+    """
+
+    loss: np.ndarray
+    state: State
+
+    def steps_to(self, threshold: float) -> int | None:
+        """Updates until the smoothed loss is below the threshold; None if it never was."""
+        below = np.flatnonzero(running_mean(self.loss) < threshold)
+        return int(below[0]) if len(below) else None
+
+
+def run_sgd(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    lr: float,
+    steps: int,
+    batch_size: int = 32,
+    momentum: float = 0.0,
+    seed: int = 0,
+    classes: int | None = None,
+    stop_below: float | None = None,
+    adjust: Callable[[], None] | None = None,
+) -> SgdRun:
+    """Train ``model`` in place by SGD for a few updates and say what became of it.
+
+    A run has diverged when its loss is not finite, or when its running mean over 10 updates has
+    been more than twice the larger of the first loss and ln(classes) for 20 updates on end. Such
+    a run is ended at once. One spike, however high, is not a divergence.
+
+    Parameters
+    ----------
+    model : on the device of the images.
+    images, labels : (N, C, H, W) and (N,).
+    lr, momentum : of ``torch.optim.SGD``.
+    steps : updates.
+    batch_size, seed : every pass goes through the images in an order drawn with the seed; the
+        last images of a pass that make no whole batch are left out.
+    classes : for ln(classes); counted in the labels by default.
+    stop_below : end the run as soon as the smoothed loss is below this.
+    adjust : called between the backward pass and the step.
+    """
+    ceiling = math.log(classes or int(labels.max()) + 1)
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    losses: list[float] = []
+    over, logits = 0, None
+    model.train()
+    for chosen in batch_order(len(images), batch_size, steps, seed):
+        chosen = chosen.to(images.device)
+        optimiser.zero_grad()
+        logits = model(images[chosen])
+        loss = nn.functional.cross_entropy(logits, labels[chosen])
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            return SgdRun(np.asarray(losses), "diverged")
+        smoothed = sum(losses[-SMOOTHING:]) / len(losses[-SMOOTHING:])
+        over = over + 1 if smoothed > 2 * max(losses[0], ceiling) else 0
+        if over >= PATIENCE:
+            return SgdRun(np.asarray(losses), "diverged")
+        if stop_below is not None and smoothed < stop_below:
+            break
+        loss.backward()
+        if adjust is not None:
+            adjust()
+        optimiser.step()
+    return SgdRun(np.asarray(losses), "dead" if _same_for_all(logits) else "stable")
+
+
+def batch_order(count: int, batch_size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
+    """Indices of the images of each update: whole batches of passes in an order of their own.
+
+    Raises
+    ------
+    UserError : there are fewer images than a batch takes.
+    """
+    if count < batch_size:
+        raise UserError(f"a batch of {batch_size} needs as many images, there are {count}.")
+    order = torch.Generator().manual_seed(seed)
+    done = 0
+    while True:
+        for chosen in torch.randperm(count, generator=order).split(batch_size):
+            if done == steps:
+                return
+            if len(chosen) == batch_size:
+                done += 1
+                yield chosen
+
+
+def running_mean(values: np.ndarray, width: int = SMOOTHING) -> np.ndarray:
+    """Mean of the last ``width`` values at each place; of those there are, at the beginning."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=float)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _same_for_all(logits: torch.Tensor | None) -> bool:
+    if logits is None:
+        return False
+    spread = (logits.amax(0) - logits.amin(0)).max()
+    return bool(spread <= 1e-6 * logits.abs().max().clamp(min=1e-6))

@@ -1,0 +1,78 @@
+"""The networks of the studies: what variants share, and how they are drawn."""
+
+import pytest
+import torch
+
+from cnnbridge import NORMALIZATION_VARIANTS
+from studies.models import PlainVGG, conv_layers, draw_weights
+
+WIDTHS = (3, 3, 4, 4, 4, 4)
+
+
+def drawn(variant="none", init="spread", seed=0, **options):
+    model = PlainVGG(2, 5, WIDTHS, variant, **options)
+    draw_weights(model, init, seed)
+    return model
+
+
+@pytest.mark.parametrize("init", ["spread", "he", "default"])
+def test_variants_start_from_the_same_weights(init):
+    reference = dict(drawn(init=init).named_parameters())
+    assert len(reference) == 14
+    for variant in NORMALIZATION_VARIANTS:
+        for name, w in drawn(variant, init).named_parameters():
+            assert torch.equal(w, reference[name]), (variant, name)
+
+
+def test_seeds_differ_and_leave_the_generator_alone():
+    model = drawn()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    draws = []
+    for seed in (1, 2, 1):
+        draw_weights(model, "spread", seed)
+        draws.append(model.features[0].weight.detach().clone())
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_spread_keeps_the_power_of_a_layer():
+    model = PlainVGG(16, 5, (64, 64, 64, 64, 64, 64))
+    draw_weights(model, "spread", 0)
+    for conv in list(conv_layers(model).values())[1:]:
+        power = conv.weight.detach().square().sum(dim=(1, 2, 3))
+        # 64 filters of 576 draws each: the mean power is 2 within a few percent
+        assert float(power.mean()) == pytest.approx(2, rel=0.1)
+        assert float(power.max() / power.min()) > 20
+        assert not conv.bias.any()
+
+
+@pytest.mark.parametrize("position", ["pre", "post"])
+def test_batch_norm_stands_where_it_is_said_to(position):
+    model = drawn("full", position=position).train()
+    x = torch.randn(16, 2, 16, 16)
+    seen = []
+    conv_layers(model)["features.3"].register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].detach())
+    )
+    assert model(x).shape == (16, 5)
+    entered = seen[0]
+    if position == "pre":
+        torch.testing.assert_close(entered.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    else:
+        assert entered.min() >= 0
+
+
+def test_head_and_size():
+    assert drawn(head=2).classify.in_features == 16
+    assert drawn()(torch.randn(2, 2, 8, 8)).shape == (2, 5)
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="variant"):
+        PlainVGG(1, 2, WIDTHS, "batchnorm")
+    with pytest.raises(ValueError, match="position"):
+        PlainVGG(1, 2, WIDTHS, position="between")
+    with pytest.raises(ValueError, match="init"):
+        draw_weights(PlainVGG(1, 2, WIDTHS), "xavier", 0)
