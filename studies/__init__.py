@@ -45,4 +45,9 @@ STUDIES = {
         "Does amplifying weak channels give the speed, and suppressing strong ones the stability?",
         claim="C",
     ),
+    "first-step": Study(
+        "studies.first_step",
+        "Is a step behind BatchNorm a step of NLMS, and for how long?",
+        claim="D",
+    ),
 }
