@@ -85,7 +85,7 @@ class Audit:
             return f"Layer {self.layer!r}: at step {n} the prediction is exact."
         order = np.argsort(-self.shares[n])
         words = [
-            f"{self.shares[n, j]:.0%} {PARTS[self.parts[j]]}"
+            f"{PARTS[self.parts[j]]} ({self.shares[n, j]:.0%})"
             for j in order
             if self.shares[n, j] >= 0.05
         ]

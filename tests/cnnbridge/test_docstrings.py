@@ -9,7 +9,16 @@ import pytest
 import cnnbridge
 
 MODULES = ["", ".patches", ".autocorrelation", ".capture", ".problem", ".predict", ".observe"]
-MODULES += [".compare", ".in_place", ".network", ".replay", ".audit", ".minibatch", ".sharpness"]
+MODULES += [
+    ".compare",
+    ".in_place",
+    ".network",
+    ".replay",
+    ".audit",
+    ".minibatch",
+    ".sharpness",
+    ".plotting",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

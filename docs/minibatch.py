@@ -1,0 +1,74 @@
+"""The numbers of minibatch.md: mini-batch training of a layer on digits, predicted and run.
+
+python docs/minibatch.py             400 runs, 200 steps: about ten minutes on one core
+python docs/minibatch.py --runs 50   a look
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from torch import nn
+
+import cnnbridge
+from studies.data import load
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1, help="of the runs' batches")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    images = load("mnist5k", limit=64, image_size=14)
+    x = torch.as_tensor(images.images).double()
+    conv, teacher = (nn.Conv2d(1, 2, 3).double() for _ in range(2))
+    target = torch.tanh(3 * teacher(x)).detach()
+
+    print(
+        "| batch | lr | largest deviation, standard errors | mean theory alone | loss: start, end |"
+    )
+    print("|---|---|---|---|---|")
+    edges = {}
+    for batch in (1, 4, 32):
+        edges[batch] = cnnbridge.layer_edges(conv, x, batch=batch, seed=0)
+        settings = {
+            "lr": 0.3 * edges[batch].mean_square,
+            "batch": batch,
+            "steps": arguments.steps,
+        }
+        prediction = cnnbridge.predict_layer_minibatch(conv, x, target, **settings)
+        seen = cnnbridge.observe_layer_minibatch(
+            conv, x, target, **settings, runs=arguments.runs, seed=arguments.seed
+        )
+        result = cnnbridge.compare_minibatch(prediction, seen)
+        mean = cnnbridge.predict_layer(
+            conv, x, target, lr=settings["lr"], steps=arguments.steps
+        ).loss
+        off = np.abs(mean / seen.loss - 1)[arguments.steps // 2 :]
+        print(
+            f"| {batch} | {settings['lr']:.4f} | {result.largest:.2f} | "
+            f"{off.min():.1%} to {off.max():.1%} off | {seen.loss[0]:.3f}, {seen.loss[-1]:.4f} |",
+            flush=True,
+        )
+    print()
+    print("| batch | mean square | almost sure (s.e.) | mean | median run diverges at | apart |")
+    print("|---|---|---|---|---|---|")
+    for batch, edge in edges.items():
+        found = cnnbridge.bisect_minibatch_edge(conv, x, batch=batch, seed=1)
+        apart = found.lr / edge.almost_sure - 1
+        print(
+            f"| {batch} | {edge.mean_square:.4f} | {edge.almost_sure:.4f} "
+            f"({edge.almost_sure_error:.4f}) | {edge.mean:.4f} | {found.lr:.4f} | {apart:+.1%} |",
+            flush=True,
+        )
+        assert abs(apart) < 0.05
+
+
+if __name__ == "__main__":
+    main()

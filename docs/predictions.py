@@ -1,0 +1,165 @@
+"""The numbers of predictions.md: levels 2 to 4 on a small CNN that learns digits.
+
+python docs/predictions.py levels      one network, a layer at a time and as a whole
+python docs/predictions.py widths      level 3 over widths; --widths up to 256 with patience
+python docs/predictions.py audit       why the predictions of each layer stop holding
+python docs/predictions.py edge        sharpness over a run
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import cnnbridge
+from studies.data import load
+from studies.models import SmallCNN
+
+CE = nn.CrossEntropyLoss()
+
+
+def digits(limit: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
+    """Digits at 14 by 14, shuffled with a seed."""
+    images = load("mnist5k", limit=limit, image_size=14)
+    return torch.as_tensor(images.images), torch.as_tensor(images.labels)
+
+
+def checkpoint(
+    x: torch.Tensor, y: torch.Tensor, width: int, until: float, seed: int = 0
+) -> tuple[nn.Module, int]:
+    """A small CNN trained, full batch at lr 0.05, until its loss is below ``until``."""
+    torch.manual_seed(seed)
+    model = SmallCNN(1, 10, width)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for step in range(2000):
+        loss = CE(model(x), y)
+        if loss.item() < until:
+            return model, step
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    raise RuntimeError(f"the loss did not fall below {until}")
+
+
+def row(name: str, result: cnnbridge.Comparison, at: tuple[int, ...] = (5, 20, 100, 200)) -> str:
+    """One line of a table."""
+    steps = [n for n in at if n < len(result.skill)]
+    cells = [name, *(f"{result.displacement_error[n]:.1%} ({result.skill[n]:+.2f})" for n in steps)]
+    cells += ["never" if n is None else str(n) for n in result.horizon.values()]
+    return "| " + " | ".join(cells) + " |"
+
+
+def levels(until: float, lr: float, steps: int) -> None:
+    """Every level on one checkpoint."""
+    x, y = digits()
+    model, trained = checkpoint(x, y, 8, until)
+    print(f"\nloss {until} after {trained} steps; lr {lr}; error (skill) at step 5, 20, 100, 200; "
+          f"horizons at 10 % and 50 %\n")  # fmt: skip
+    for layer in ("conv1", "conv2", "conv3", "classify"):
+        result = cnnbridge.compare_in_place(model, layer, x, y, CE, lr=lr, steps=steps)
+        for name, comparison in result.comparisons.items():
+            print(row(f"2, {layer}, {name}", comparison), flush=True)
+    run = cnnbridge.observe_network(model, x, y, CE, lr=lr, steps=steps)
+    for h in (None, 50, 10, 2):
+        prediction = cnnbridge.predict_network(model, x, y, CE, lr=lr, steps=steps, relinearize=h)
+        name = "3, whole network" if h is None else f"4, every {h} steps"
+        print(row(name, cnnbridge.compare(prediction, run)), flush=True)
+        if h is None:
+            print(f"    bound of level 3: lr < {prediction.bound:.3f}")
+
+
+def widths(sizes: list[int], until: float | None, fraction: float, steps: int) -> None:
+    """Level 3 at the same fraction of its own bound, over widths."""
+    x, y = digits()
+    for width in sizes:
+        for seed in (0, 1, 2):
+            if until is None:
+                torch.manual_seed(seed)
+                model: nn.Module = SmallCNN(1, 10, width)
+            else:
+                model, _ = checkpoint(x, y, width, until, seed)
+            probe = cnnbridge.sharpness(model, x, y, CE, kind="gauss_newton")
+            lr = fraction * 2 / probe
+            prediction = cnnbridge.predict_network(model, x, y, CE, lr=lr, steps=steps)
+            run = cnnbridge.observe_network(model, x, y, CE, lr=lr, steps=steps)
+            result = cnnbridge.compare(prediction, run)
+            fell = f"{run.loss[0]:.3f} to {run.loss[-1]:.3f}"
+            print(row(f"{width} | {seed} | {lr:.3f} | {fell}", result, (5, 20, 100)), flush=True)
+
+
+def audits(until: float, lr: float, steps: int, figure: Path | None) -> None:
+    """What breaks, layer by layer."""
+    x, y = digits()
+    model, _ = checkpoint(x, y, 8, until)
+    found = {}
+    for layer in ("conv1", "conv2", "conv3", "classify"):
+        found[layer] = cnnbridge.audit(copy.deepcopy(model), layer, x, y, CE, lr=lr, steps=steps)
+        for n in (5, 20, steps):
+            print(found[layer].sentence(n), flush=True)
+    if figure is not None:
+        import matplotlib.pyplot as plt
+
+        from cnnbridge.plotting import plot_audit
+
+        _, axes = plt.subplots(2, 2, figsize=(11, 7.5), sharex=True, layout="constrained")
+        for ax, result in zip(axes.flat, found.values(), strict=True):
+            plot_audit(result, ax)
+        plt.savefig(figure, dpi=100)
+
+
+def edge(figure: Path | None) -> None:
+    """Full-batch training to the edge of stability, at two learning rates."""
+    x, labels = digits(200)
+    y = nn.functional.one_hot(labels, 10).float()
+    tracks = []
+    for lr, steps in ((0.5, 1500), (0.25, 3000)):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 6, 5, stride=2), nn.Tanh(), nn.Conv2d(6, 8, 3), nn.Tanh(), nn.Flatten(),
+            nn.Linear(72, 10),
+        )  # fmt: skip
+        track = cnnbridge.track_sharpness(
+            model, x, y, nn.MSELoss(), lr=lr, steps=steps, every=steps // 15, layers=["0", "2", "5"]
+        )
+        tracks.append(track)
+        print(f"\nlr {lr}, 2/lr {track.edge}, reached at step {track.reached_at}\n{track}")
+    if figure is not None:
+        import matplotlib.pyplot as plt
+
+        from cnnbridge.plotting import plot_sharpness
+
+        _, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+        for ax, track in zip(axes, tracks, strict=True):
+            plot_sharpness(track, ax)
+        plt.savefig(figure, dpi=100)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["levels", "widths", "audit", "edge"])
+    parser.add_argument("--until", type=float, default=0.5, help="loss of the checkpoint")
+    parser.add_argument("--fresh", action="store_true", help="widths: at initialisation instead")
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--fraction", type=float, default=0.2, help="widths: of level 3's bound")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 32, 64])
+    parser.add_argument("--figure", type=Path, default=None)
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    if a.what == "levels":
+        levels(a.until, a.lr, a.steps)
+    elif a.what == "widths":
+        widths(a.widths, None if a.fresh else a.until, a.fraction, a.steps)
+    elif a.what == "audit":
+        audits(a.until, a.lr, a.steps, a.figure)
+    else:
+        edge(a.figure)
+
+
+if __name__ == "__main__":
+    main()
