@@ -40,6 +40,11 @@ STUDIES = {
         "Do the conv layers of a trained CNN learn along the natural modes that LMS theory gives?",
         claim="A",
     ),
+    "spectra": Study(
+        "studies.spectra",
+        "What do BatchNorm and its parts do to the spectrum that a layer learns on?",
+        claim="B",
+    ),
     "two-effects": Study(
         "studies.two_effects",
         "Does amplifying weak channels give the speed, and suppressing strong ones the stability?",

@@ -24,10 +24,9 @@ import cnnbridge
 from cnnbridge import SplitBatchNorm
 from studies import STUDIES, paired, report, results
 from studies import first_step_figures as drawing
-from studies.data import load
 from studies.models import PlainVGG, Position, draw_weights
 from studies.nlms_twin import nlms_twin
-from studies.normalized_runs import geometric_rates
+from studies.normalized_runs import geometric_rates, image_tensors
 from studies.predictors import highest_on_grid
 from studies.results import Answer, Check, Summary
 from studies.running import pick, running, usable
@@ -172,15 +171,10 @@ class Cell:
 
 def _images(cell: Cell) -> tuple[torch.Tensor, torch.Tensor, int]:
     config = cell.config
-    found = load(
-        config.data,
-        config.data_root,
-        limit=config.images,
-        image_size=config.image_size,
-        seed=config.seed,
+    images, labels, classes = image_tensors(
+        config.data, config.data_root, config.seed, config.images, config.image_size
     )
-    images = torch.from_numpy(found.images).to(cell.device)
-    return images, torch.from_numpy(found.labels).to(cell.device), len(found.classes)
+    return images.to(cell.device), labels.to(cell.device), classes
 
 
 def _network(cell: Cell, channels: int, classes: int, variant: str = "full") -> PlainVGG:

@@ -85,7 +85,7 @@ def draw_departure(
         ):
             plot_departure(departures, config, ax, name)
             ax.set(title=title, ylabel=label)
-        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
         png, _ = figures.save(figure, out / "departure")
     return report.Picture(png, *FIGURES["departure"])
 
@@ -120,6 +120,6 @@ def draw_losses(
         figure, axes = figures.panels(len(rates), height=3.2, width=9.5)
         for rate, ax in zip(rates, axes, strict=True):
             plot_losses(training, rate, ax)
-        axes[0].legend()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         png, _ = figures.save(figure, out / "losses")
     return report.Picture(png, *FIGURES["losses"])

@@ -18,7 +18,7 @@ from studies.data import load
 from studies.models import Init, PlainVGG, Position, draw_weights
 from studies.training import run_sgd
 
-__all__ = ["Cell", "felt_edge", "geometric_rates", "measure", "probe"]
+__all__ = ["Cell", "felt_edge", "geometric_rates", "image_tensors", "measure", "probe"]
 
 FELT = 0.05
 SHORT = 8
@@ -83,9 +83,15 @@ def geometric_rates(lowest: float, octaves: int, per_octave: int = 2) -> tuple[f
 
 
 @functools.lru_cache(maxsize=4)
-def _images(
-    data: str, root: str | None, seed: int, limit: int, size: int | None, badly_scaled: bool
+def image_tensors(
+    data: str,
+    root: str | None,
+    seed: int,
+    limit: int,
+    size: int | None,
+    badly_scaled: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Images, labels and the number of classes; read once in a process, not to be written to."""
     found = load(data, root, limit=limit, image_size=size, seed=seed)
     images = torch.from_numpy(found.images)
     if badly_scaled:
@@ -113,7 +119,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     search; with ``predict``, ``predicted``, a mapping of candidates to learning rates, and
     ``straight_line``, the updates to the threshold by the slope at the start.
     """
-    images, labels, classes = _images(
+    images, labels, classes = image_tensors(
         cell.data, cell.data_root, cell.data_seed, cell.images, cell.image_size, cell.badly_scaled
     )
     images, labels = images.to(cell.device), labels.to(cell.device)

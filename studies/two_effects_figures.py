@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from studies import figures, report
@@ -126,6 +127,10 @@ def _plain_ticks(ax: Axes) -> None:
 def _legend(ax: Axes, **options: Any) -> None:
     if ax.get_legend_handles_labels()[0]:
         ax.legend(**options)
+
+
+def _legend_beside(figure: Figure, ax: Axes) -> None:
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
 
 
 def plot_losses(groups: Groups, ax: Axes) -> list[Artist]:
@@ -274,14 +279,14 @@ def draw(name: str, groups: Mapping[tuple[str, str], Group], out: Path) -> repor
         for plot, ax in zip(plots, axes, strict=True):
             plot(groups, ax)
         if name == "spectra":
-            _legend(axes[-1], loc="center left", bbox_to_anchor=(1.0, 0.5))
+            _legend_beside(figure, axes[-1])
             for ax in axes[1:]:
                 ax.set_ylabel("")
         if name == "effects":
             axes[1].set_yticklabels([])
         if name == "beside":
             axes[1].set_yticklabels([])
-            _legend(axes[1], loc="center left", bbox_to_anchor=(1.0, 0.5))
+            _legend_beside(figure, axes[1])
         png, _ = figures.save(figure, out / name)
     return report.Picture(png, caption, alt)
 
