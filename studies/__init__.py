@@ -55,4 +55,9 @@ STUDIES = {
         "Is a step behind BatchNorm a step of NLMS, and for how long?",
         claim="D",
     ),
+    "neighbours": Study(
+        "studies.neighbours",
+        "Does BatchNorm converge at any rate on least squares, and where do small batches end?",
+        claim="E",
+    ),
 }

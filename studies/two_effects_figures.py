@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from studies import figures, report
 from studies.training import running_mean
@@ -91,7 +91,12 @@ def plot_plane(groups: Groups, ax: Axes) -> list[Artist]:
         if core:
             artists.append(
                 ax.annotate(
-                    _words(variant), (speed, rate), xytext=(6, 5), textcoords="offset points"
+                    _words(variant),
+                    (speed, rate),
+                    # the reference keeps out of the way of what lies close to it
+                    xytext=(-6, -14) if variant == "none" else (6, 6),
+                    textcoords="offset points",
+                    ha="right" if variant == "none" else "left",
                 )
             )
     ax.axhline(1, color=figures.GREY, linewidth=0.8)
@@ -115,13 +120,14 @@ def _relative(group: Group, none: Group) -> tuple[float, float]:
 
 
 def _plain_ticks(ax: Axes) -> None:
+    plain = StrMethodFormatter("{x:g}")
     for axis in (ax.xaxis, ax.yaxis):
         if axis.get_scale() == "log":
             low, high = axis.get_view_interval()
             # ticks in plain numbers, and few enough of them to read
             if high / low < 30:
-                axis.set_minor_formatter(ScalarFormatter() if high / low < 6 else NullFormatter())
-            axis.set_major_formatter(ScalarFormatter())
+                axis.set_minor_formatter(plain if high / low < 6 else NullFormatter())
+            axis.set_major_formatter(plain)
 
 
 def _legend(ax: Axes, **options: Any) -> None:
