@@ -591,8 +591,9 @@ def _on_processes(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[_Task,
                     idle.append(pool)
                     yield task, outcome
     finally:
+        # waiting lets a pool take its semaphores with it; only an early end has work to kill
         for pool in pools:
-            pool.shutdown(wait=False, kill_workers=True)
+            pool.shutdown(wait=True, kill_workers=bool(running))
 
 
 def _on_cluster(tasks: Sequence[_Task], address: str) -> Iterator[tuple[_Task, _Outcome]]:
