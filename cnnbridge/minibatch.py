@@ -126,15 +126,22 @@ class MinibatchObservation:
 class MinibatchComparison:
     """Prediction and runs, in standard errors of the runs.
 
+    The loss is skewed over runs, the more so where few images of a batch decide. A step whose
+    runs happen to lack their heavy ones has a low mean and a low standard error at once, and seems
+    further off than it is: ``pooled`` takes the standard error over neighbouring steps.
+
     Attributes
     ----------
-    largest : largest of |deviations|.
-    deviations : (steps + 1,): (mean observed - predicted loss) / standard error.
+    largest, largest_pooled : largest of |deviations|, of |pooled|.
+    deviations : (steps + 1,): (mean observed - predicted loss) / standard error of that step.
+    pooled : (steps + 1,): the same in the rms of the standard errors of five steps either side.
     weight_deviations : (steps + 1, M, L): of the mean weights, in their standard errors.
     """
 
     largest: float
+    largest_pooled: float
     deviations: Array = field(repr=False)
+    pooled: Array = field(repr=False)
     weight_deviations: Array = field(repr=False)
 
 
@@ -423,9 +430,12 @@ def compare_minibatch(
             f"{prediction.mean_weights.shape}; got {observation.mean_weights.shape}"
         )
     deviations = _in_errors(prediction.loss, observation.loss, observation.loss_se)
+    pooled = _in_errors(prediction.loss, observation.loss, _pooled(observation.loss_se))
     return MinibatchComparison(
         largest=float(np.abs(deviations).max()),
+        largest_pooled=float(np.abs(pooled).max()),
         deviations=deviations,
+        pooled=pooled,
         weight_deviations=_in_errors(
             prediction.mean_weights, observation.mean_weights, observation.mean_weights_se
         ),
@@ -651,6 +661,14 @@ def _groups(
 
 def _how(replace: bool) -> str:
     return "with replacement" if replace else "without replacement inside a batch"
+
+
+def _pooled(se: Array) -> Array:
+    """The rms over five steps either side; step 0, where all runs agree, is no neighbour."""
+    if len(se) == 1:
+        return se
+    square = np.pad(se[1:] ** 2, 5, mode="edge")
+    return np.concatenate([se[:1], np.sqrt(np.convolve(square, np.full(11, 1 / 11), "valid"))])
 
 
 def _in_errors(predicted: Array, mean: Array, se: Array) -> Array:

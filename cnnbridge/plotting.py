@@ -67,7 +67,8 @@ def plot_audit(audit: Audit, ax: Axes) -> list[Any]:
     who = "all layers learning" if audit.trained == "all" else "the rest frozen"
     ax.set_title(f"{audit.layer}, {audit.curvature.replace('_', '-')}, {who}", fontsize=10)
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8, frameon=False)
+    # below the axes: inside, it would cover lines
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=3, fontsize=8, frameon=False)
     return lines
 
 
@@ -118,5 +119,6 @@ def plot_sharpness(track: SharpnessTrack, ax: Axes) -> list[Any]:
     ax.set_ylabel("largest curvature, 1 / learning rate")
     ax.set_title(f"learning rate {track.learning_rate:g}", fontsize=10)
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8, frameon=False)
+    # below the axes: inside, it would cover lines
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=3, fontsize=8, frameon=False)
     return lines

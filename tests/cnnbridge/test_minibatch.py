@@ -71,7 +71,12 @@ def test_the_curve_is_inside_four_standard_errors(batch, replace, conv):
     assert prediction.mean_square_edge == pytest.approx(edges.mean_square)
     seen = observe_layer_minibatch(layer, x, target, **kwargs, runs=200, seed=1)
     result = compare_minibatch(prediction, seen)
-    assert result.largest < 4
+    assert max(result.largest, result.largest_pooled) < 4
+    np.testing.assert_allclose(
+        result.deviations[1:], (seen.loss - prediction.loss)[1:] / seen.loss_se[1:]
+    )
+    near = np.sqrt((seen.loss_se[25:36] ** 2).mean())
+    assert result.pooled[30] == pytest.approx((seen.loss - prediction.loss)[30] / near)
     assert np.abs(result.weight_deviations).max() < 5
     assert seen.loss_se[-1] < 0.05 * seen.loss[-1]
     assert prediction.stable
@@ -118,12 +123,12 @@ def test_the_full_batch_without_replacement_is_full_batch_training():
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_median_run_diverges_at_the_lyapunov_edge(batch):
-    conv, x, _ = setting(images=12, stride=2)
+    conv, x, _ = setting(images=12, stride=3)
     edges = layer_edges(conv, x, batch=batch, seed=0)
-    found = bisect_minibatch_edge(conv, x, batch=batch, seed=1, steps=600)
+    found = bisect_minibatch_edge(conv, x, batch=batch, seed=1, steps=400, tolerance=0.02)
     assert found.lr == pytest.approx(edges.almost_sure, rel=0.05)
     assert found.lr > 1.02 * edges.mean_square
-    assert (found.upper - found.lower) / found.upper <= 0.01
+    assert (found.upper - found.lower) / found.upper <= 0.02
     text = str(edges)
     assert all(word in text for word in ("mean square", "almost sure", "mean:"))
 
