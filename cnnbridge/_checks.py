@@ -63,8 +63,11 @@ LAYOUTS = {
 }
 
 
-def batch(name: str, x: Any, axes: int | None) -> torch.Tensor:
-    """A finite, non-empty floating-point tensor (N, C, *size), or (N, ..., C) with axes None."""
+def batch(name: str, x: Any, axes: int | None, *, look: bool = True) -> torch.Tensor:
+    """A non-empty floating-point tensor (N, C, *size), or (N, ..., C) with axes None.
+
+    Finite too, unless ``look`` is False for a caller who will see that by itself.
+    """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
     if not x.is_floating_point():
@@ -76,7 +79,8 @@ def batch(name: str, x: Any, axes: int | None) -> torch.Tensor:
         raise ValueError(f"{name} must be {LAYOUTS[axes]}; got shape {tuple(x.shape)}")
     if x.numel() == 0:
         raise ValueError(f"{name} must not be empty; got shape {tuple(x.shape)}")
-    finite(name, x)
+    if look:
+        finite(name, x)
     return x
 
 

@@ -22,7 +22,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -92,7 +92,6 @@ class _Lag:
     right: tuple[int, int]
     # for each pair of joint phases: first taps, second taps, factors (pairs, states)
     pairs: tuple[tuple[int, int, torch.Tensor, torch.Tensor, torch.Tensor], ...] = field(repr=False)
-    cells: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(repr=False)
 
     @property
     def states(self) -> tuple[int, ...]:
@@ -131,10 +130,11 @@ class Plan:
         """Numbers on the grid of one image."""
         return math.prod(self.grid) * self.width * self.geometry.groups
 
-    def cost(self, images: int, chunk: int) -> float:
+    def cost(self, images: int, chunk: int, device: torch.device) -> float:
         """Time for one batch, in multiply-adds at full rate; see ``choose_method``."""
         groups, c = self.geometry.groups, self.channels
         chunks = -(-images // chunk)
+        call = CALL[device.type == "cpu"]
         total = images * self.values() * MOVE + groups * (self.taps * c) ** 2 * PLACE
         for lag in self.lags:
             a, b = (c * (end - begin) for begin, end in (lag.left, lag.right))
@@ -146,15 +146,16 @@ class Plan:
                 )
                 total += images * groups * cells * product_cost(a, b)
             total += chunks * groups * math.prod(lag.states) * a * b * ADD
-            total += (chunks * (5 * len(kinds) - 4) + 8) * CALL
+            total += (chunks * (3 * len(kinds) - 1) + 8) * call
         return total
 
 
-def unfold_cost(geometry: Geometry, columns: int) -> float:
+def unfold_cost(geometry: Geometry, columns: int, device: torch.device) -> float:
     """The same for the patches themselves, ``columns`` of them for each group."""
     L, groups = geometry.taps, geometry.groups
-    per_patch = product_cost(L, L) + MOVE * L
-    return groups * (columns * per_patch + L * L * PLACE / 2) + 30 * CALL
+    columns_met = L if L <= 2 * TILE else (L + TILE) // 2
+    per_patch = product_cost(L, columns_met) + MOVE * L
+    return groups * (columns * per_patch + L * L * PLACE / 2) + 30 * CALL[device.type == "cpu"]
 
 
 def product_cost(a: int, b: int) -> float:
@@ -164,9 +165,15 @@ def product_cost(a: int, b: int) -> float:
 
 # Measured on one core of an AVX-512 server CPU, in units of one multiply-add at full rate (11 ps
 # there): to copy a value into place, to add one to the sums, to put one of R where it belongs, to
-# make a small call. Only their ratios matter, and those only near a tie.
-MOVE, ADD, PLACE, CALL = 70.0, 90.0, 540.0, 6e5
-# from this many channels on, R is put together block by block
+# make a small call. Only their ratios matter, and those only near a tie. An accelerator does far
+# more in the time of a call; that number is an estimate, not a measurement.
+MOVE, ADD, PLACE = 70.0, 90.0, 540.0
+CALL = {True: 6e5, False: 1e8}
+# Side of the tiles of a symmetric product.
+TILE = 512
+# Of rows that are multiplied with all lags before the next.
+BLOCK_BYTES = 2**20
+# From this many channels on, R is put together block by block
 LARGE = 32
 
 
@@ -249,18 +256,12 @@ def _lag(
         weights = torch.tensor(rows, dtype=torch.float64, device=device)
         first, second = (torch.tensor([pair[i] for pair in some], device=device) for i in (0, 1))
         table.append((fa, fb, first, second, weights))
-    index: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    for i, (cells, step) in enumerate(zip(borders, along, strict=True)):
-        if cells:
-            here = torch.tensor(cells, device=device)
-            index[i] = (here, here + (step or 0))
     return _Lag(
         lag=lag,
         borders=tuple(borders),
         left=(min(left), max(left) + 1),
         right=(min(right), max(right) + 1),
         pairs=tuple(table),
-        cells=index,
     )
 
 
@@ -298,10 +299,12 @@ class LagSums:
             some = grid[:, : len(images)]
             self._fill(some, images)
             cells = some.flatten(-2)
+            self._whole(cells.flatten(1, -2))
+            strips: Strips = {}
             for lag, total in zip(plan.lags, self.products, strict=True):
-                self._products(cells, lag, total)
+                self._borders(cells, strips, lag, total)
             if self.means is not None:
-                self._means(cells, self.means)
+                self._means(cells, strips, self.means)
 
     def _fill(self, grid: torch.Tensor, images: torch.Tensor) -> None:
         axes = self.plan.axes
@@ -319,29 +322,50 @@ class LagSums:
             source: tuple[Any, ...] = (slice(None), slice(None), *(data for data, _ in places))
             grid[here] = images[source]
 
-    def _products(self, cells: torch.Tensor, lag: _Lag, total: torch.Tensor) -> None:
+    def _whole(self, rows: torch.Tensor) -> None:
+        """Every lag over all places, rows (groups, T, width)."""
+        T, c = rows.shape[1], self.plan.channels
+        span = T
+        if rows.device.type == "cpu":
+            # a block of rows stays in cache until every lag has met it
+            span = max(BLOCK_BYTES // (rows.shape[2] * rows.itemsize), 16 * c)
+        for begin in range(0, T, span):
+            for lag, total in zip(self.plan.lags, self.products, strict=True):
+                offset = self._offset(lag, ())
+                end = min(begin + span, T - offset)
+                if end <= begin:
+                    continue
+                a = rows[:, begin:end, c * lag.left[0] : c * lag.left[1]]
+                b = rows[:, begin + offset : end + offset, c * lag.right[0] : c * lag.right[1]]
+                total[(slice(None), *(0 for _ in lag.states))] += product(a, b)  # type: ignore[index]
+
+    def _offset(self, lag: _Lag, borders: tuple[int, ...]) -> int:
+        """Rows from one end of the lag to the other, along the axes that are not held."""
         assert lag.lag is not None
+        offset = 0
+        for i, (step, size) in enumerate(zip(lag.lag, self.plan.grid, strict=True)):
+            if i not in borders:
+                offset = offset * size + step
+        return offset
+
+    def _borders(self, cells: torch.Tensor, strips: Strips, lag: _Lag, total: torch.Tensor) -> None:
         c = self.plan.channels
         left, right = (slice(c * begin, c * end) for begin, end in (lag.left, lag.right))
-        rows = cells.flatten(1, -2)
-        offset = 0
-        for step, size in zip(lag.lag, self.plan.grid, strict=True):
-            offset = offset * size + step
-        whole: tuple[Any, ...] = (slice(None), *(0 for _ in lag.states))
-        kept = max(0, rows.shape[1] - offset)
-        total[whole] += product(rows[:, :kept, left], rows[:, offset:, right])
-        for borders, here in _border_kinds(lag):
-            a, b = (_strips(cells, self.plan.axes, lag, borders, end) for end in (0, 1))
-            strips = (a[..., left].mT @ b[..., right]).reshape(total[here].shape)
-            total[here] += strips
+        for borders, here in _kinds(lag):
+            a = _strips(cells, strips, lag, borders, 0)
+            b = _strips(cells, strips, lag, borders, 1)
+            offset = self._offset(lag, borders)
+            kept = max(0, a.shape[1] - abs(offset))
+            a = a[:, max(0, -offset) :, left][:, :kept]
+            b = b[:, max(0, offset) :, right][:, :kept]
+            total[here] += product(a, b).reshape(total[here].shape)
 
-    def _means(self, cells: torch.Tensor, total: torch.Tensor) -> None:
-        means = self.plan.means
-        whole: tuple[Any, ...] = (slice(None), *(0 for _ in means.states))
+    def _means(self, cells: torch.Tensor, strips: Strips, total: torch.Tensor) -> None:
+        whole: tuple[Any, ...] = (slice(None), *(0 for _ in self.plan.means.states))
         total[whole] += cells.flatten(1, -2).sum(1)
-        for borders, here in _border_kinds(means):
-            strips = _strips(cells, self.plan.axes, means, borders, 0).sum(-2)
-            total[here] += strips.reshape(total[here].shape)
+        for borders, here in _kinds(self.plan.means):
+            sums = _strips(cells, strips, self.plan.means, borders, 0).sum(1)
+            total[here] += sums.reshape(total[here].shape)
 
     def patches(self, scale: float = 1.0) -> torch.Tensor:
         """The sums where they belong: (groups, L, L), channel by channel, bias last."""
@@ -430,12 +454,12 @@ def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
     return total
 
 
-TILE = 512
+# Pixels with some axes held at border cells, by those axes and cells: (groups * cells, T, width).
+# Lags that differ only along the other axes share them.
+Strips: TypeAlias = dict[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], torch.Tensor]
 
 
-def _border_kinds(
-    lag: _Lag,
-) -> list[tuple[tuple[int, ...], tuple[slice | int, ...]]]:
+def _kinds(lag: _Lag) -> list[tuple[tuple[int, ...], tuple[Any, ...]]]:
     """Sets of axes held at border cells, each with its place among the states."""
     axes = [i for i, states in enumerate(lag.states) if states > 1]
     kinds = []
@@ -447,18 +471,17 @@ def _border_kinds(
 
 
 def _strips(
-    cells: torch.Tensor, axes: tuple[_Axis, ...], lag: _Lag, borders: tuple[int, ...], end: int
+    cells: torch.Tensor, known: Strips, lag: _Lag, borders: tuple[int, ...], end: int
 ) -> torch.Tensor:
-    """(groups, border cells, everything else, width): one end of the lag held at the borders."""
-    along = lag.lag if lag.lag is not None else (0,) * len(axes)
-    for i, (axis, step) in enumerate(zip(axes, along, strict=True)):
-        if i in borders:
-            cells = cells.index_select(2 + i, lag.cells[i][end])
-        else:
-            low, high = max(0, -step), axis.cells - max(0, step)
-            shift = step if end else 0
-            cells = cells.narrow(2 + i, low + shift, max(0, high - low))
-    held = [2 + i for i in borders]
-    rest = [d for d in range(1, cells.ndim - 1) if d not in held]
-    cells = cells.permute(0, *held, *rest, cells.ndim - 1)
-    return cells.flatten(1 + len(held), -2).flatten(1, len(held))
+    """One end of the lag, (groups * border cells, T, width); gutters as on the whole grid."""
+    steps = lag.lag if end and lag.lag is not None else (0,) * len(lag.states)
+    held = tuple(tuple(q + steps[i] for q in lag.borders[i]) for i in borders)
+    if (borders, held) not in known:
+        some = []
+        for place in itertools.product(*held):
+            index: list[Any] = [slice(None)] * (cells.ndim - 1)
+            for i, q in zip(borders, place, strict=True):
+                index[2 + i] = q
+            some.append(cells[tuple(index)])
+        known[borders, held] = torch.stack(some, dim=1).flatten(2, -2).flatten(0, 1)
+    return known[borders, held]

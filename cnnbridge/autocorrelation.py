@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,7 +19,9 @@ Method = Literal["auto", "lags", "unfold"]
 
 # A chunk that stays in a core's cache, or nearly, is multiplied fastest. On an accelerator a chunk
 # has to fill the device instead.
-CHUNK_BYTES = {"cpu": 4 * 2**20, "other": 256 * 2**20}
+CHUNK_BYTES = {"cpu": 8 * 2**20, "other": 256 * 2**20}
+# so little is not worth saving
+SMALL_BYTES = 2 * 2**20
 # pairs of taps are planned one by one
 MOST_TAPS = 400
 
@@ -45,8 +48,8 @@ def patch_autocorrelation(
     method : "unfold" multiplies the unfolded patches with themselves. "lags" never unfolds: one
         product of two shifted views for each distinct lag between taps, less thin strips at the
         borders. Both are exact. "auto" estimates which is faster (``choose_method``).
-    chunk_size : images at a time. By default as many as give a chunk of some MiB, but never more
-        than about the input itself.
+    chunk_size : images at a time. By default as many as give a chunk of some MiB, of large input
+        never more than half, so that the peak stays within twice the input, besides R.
     dtype : precision of the products inside a chunk, x's own by default (float32 for half
         precisions). The sums over chunks are float64 in any case. Choose float64 to tell a null
         eigenvalue from one that is merely 1e-6 of the largest.
@@ -83,10 +86,13 @@ def patch_autocorrelation(
         chunk_size = _checks.count("chunk_size", chunk_size)
     moments: Moments | None = None
     for name, batch in batches(x):
-        batch = check_input(name, batch, geometry)
+        batch = check_input(name, batch, geometry, finite=False)
         if moments is None:
             moments = Moments.zeros(geometry, bias=bias, device=batch.device)
         moments.add(batch, chunk_size=chunk_size, dtype=dtype, method=method)
+        # what is not finite shows in the sums; only then is x itself gone through
+        if not moments.finite():
+            _checks.finite(name, batch)
     shared = all_reduce and dist.is_available() and dist.is_initialized()
     if moments is None and shared:
         # this process has nothing to add, but the others wait for it
@@ -232,7 +238,7 @@ def choose_method(conv: Layer, shape: tuple[int, ...]) -> str:
 
     A rule of cost, fitted to measured times: multiply-adds of all products, with a surcharge for
     thin ones; plus a fixed cost for each small call; plus one for each value that is unfolded or
-    stored. The smaller sum wins.
+    stored. The smaller sum wins, near a tie unfolding.
 
     Raises
     ------
@@ -285,6 +291,12 @@ class Moments:
             L = self.P.shape[-1]
             self._R = self.P.new_zeros((self.geometry.groups, L, L))
         return self._R
+
+    def finite(self) -> bool:
+        """Whether powers are finite: then so is every value that a tap has met."""
+        powers = [] if self._lags is None else [self._lags.products[0]]
+        powers += [] if self._R is None else [self._R]
+        return all(bool(power.diagonal(dim1=-2, dim2=-1).sum().isfinite()) for power in powers)
 
     def mean(self) -> torch.Tensor:
         """E[u u'] of all that was added, after which nothing more can be."""
@@ -376,9 +388,12 @@ def _summed(values: torch.Tensor) -> torch.Tensor:
 def _budget(
     geometry: Geometry, shape: tuple[int, ...], value: int, device: torch.device, least: int = 0
 ) -> int:
-    """Bytes of a chunk: at most about those of the input, or of R where that is larger."""
+    """Bytes of a chunk: of large input at most half, or as many as R has where that is more."""
     most = max(least, CHUNK_BYTES["cpu" if device.type == "cpu" else "other"])
-    return min(most, max(math.prod(shape) * value, 8 * geometry.groups * geometry.taps**2))
+    return min(
+        most,
+        max(math.prod(shape) * value // 2, 8 * geometry.groups * geometry.taps**2, SMALL_BYTES),
+    )
 
 
 def _lag_chunk(
@@ -393,6 +408,7 @@ def _lag_chunk(
     return max(1, _budget(plan.geometry, shape, value, device) // (plan.values() * value))
 
 
+@lru_cache(maxsize=256)
 def _chosen(
     geometry: Geometry,
     shape: tuple[int, ...],
@@ -404,8 +420,10 @@ def _chosen(
     if math.prod(geometry.kernel) > MOST_TAPS:
         return "unfold"
     plan = _lags.plan(geometry, shape[2:], device)
-    lags = plan.cost(shape[0], _lag_chunk(plan, shape, value, chunk_size, device))
-    return "lags" if lags < _lags.unfold_cost(geometry, shape[0] * plan.positions) else "unfold"
+    chunk = _lag_chunk(plan, shape, value, chunk_size, device)
+    unfold = _lags.unfold_cost(geometry, shape[0] * plan.positions, device)
+    # near a tie unfolding, which rounds less
+    return "lags" if plan.cost(shape[0], chunk, device) < 0.95 * unfold else "unfold"
 
 
 def _chunks(
@@ -415,7 +433,10 @@ def _chunks(
     chunk_size: int | None,
     dtype: torch.dtype,
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Images, output rows and their regressors (groups, L, columns), columns by image and row."""
+    """Images, output rows and their regressors (groups, L, columns), columns by image and row.
+
+    The regressors are overwritten by the next ones.
+    """
     height, *rest = geometry.output_size(*x.shape[2:])
     L = geometry.taps + int(bias)
     row_bytes = geometry.groups * L * math.prod(rest) * dtype.itemsize
@@ -426,14 +447,18 @@ def _chunks(
         # one large image can exceed the budget by itself: then it goes by bands of rows
         rows = min(height, max(1, budget // row_bytes))
         chunk_size = max(1, budget // (row_bytes * height))
-    axes = len(geometry.kernel)
+    axes, space = len(geometry.kernel), None
     for first in range(0, x.shape[0], chunk_size):
         images = slice(first, first + chunk_size)
         view = windows(x[images].to(dtype), geometry).unflatten(1, (geometry.groups, -1))
         for top in range(0, height, rows):
             band = view.narrow(3 + axes, top, min(rows, height - top))
             band = band.permute(1, *range(2, 3 + axes), 0, *range(3 + axes, band.ndim))
-            u = band.new_empty((geometry.groups, L, band.shape[2 + axes :].numel()))
+            shape = (geometry.groups, L, band.shape[2 + axes :].numel())
+            if space is None:
+                # the first is the largest
+                space = band.new_empty(math.prod(shape))
+            u = space[: math.prod(shape)].view(shape)
             # written in place, so that the unfolded chunk exists once, constant tap included
             u[:, : L - int(bias)].view(band.shape).copy_(band)
             if bias:

@@ -266,11 +266,11 @@ def unfold_patches(x: torch.Tensor, conv: Layer, *, bias: bool = False) -> torch
     return torch.cat([patches, torch.ones_like(patches[:, :, :1])], dim=2)
 
 
-def check_input(name: str, x: Any, conv: Layer | Geometry) -> torch.Tensor:
+def check_input(name: str, x: Any, conv: Layer | Geometry, *, finite: bool = True) -> torch.Tensor:
     """Refuse what the layer could not take."""
     geometry = conv if isinstance(conv, Geometry) else Geometry.of(conv)
     linear = geometry.kind == "linear"
-    x = _checks.batch(name, x, None if linear else len(geometry.kernel))
+    x = _checks.batch(name, x, None if linear else len(geometry.kernel), look=finite)
     if linear and x.shape[-1] != geometry.in_channels:
         raise ValueError(
             f"{name} must have the layer's {geometry.in_channels} input features on its last "

@@ -18,6 +18,7 @@ MODULES += [
     ".minibatch",
     ".sharpness",
     ".plotting",
+    ".spectrum",
 ]
 
 
