@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "draw_departure", "draw_losses"]
 
 Array = np.ndarray
+HIGHEST = 3.5  # what is above has diverged, and would press all else to the bottom
 LOOK = {
     "batch norm": (figures.GREEN, "-"),
     "NLMS steps": (figures.ORANGE, "-"),
@@ -100,7 +101,7 @@ def plot_losses(
             loss = running_mean(np.asarray(result["loss"][rate], dtype=float))
             artists += ax.plot(
                 np.arange(1, len(loss) + 1),
-                np.where(loss < 10, loss, np.nan),
+                np.where(loss < HIGHEST, loss, np.nan),
                 line,
                 color=colour,
                 linewidth=1.2,
