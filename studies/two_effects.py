@@ -8,7 +8,8 @@ the same network from the same weights, with the same images in the same order, 
 are taken from each: the updates it needs at a low rate, and the highest rate that it stands.
 
 The networks, settings and limits are ours. The limits were fixed before the runs; the settings
-were chosen on other seeds than those used here.
+were chosen on other seeds than those used here, for a clear effect. The one that was tried first
+and given up, a linear layer on 2 x 2 maps, is among those reported beside.
 """
 
 from __future__ import annotations
