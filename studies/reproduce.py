@@ -71,8 +71,8 @@ PAPERS = {
                 "NLMS at the first step",
                 "In the first step of training BatchNorm solves the same optimization problem as "
                 "NLMS, and in the steps after that it goes on doing so approximately. (The verdict "
-                "is on the first step. The rule had nothing to say of the steps after it; what they "
-                "do is reported beside the verdict, without one.)",
+                "is on the first step. The rule said nothing of the steps after it; what they do "
+                "is reported beside the verdict, without one.)",
                 "D",
             ),
         ),
