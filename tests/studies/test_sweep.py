@@ -353,7 +353,10 @@ def finished(folder):
 
 
 def python(code):
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    # a shell starts background jobs with Ctrl-C ignored, and their children inherit that
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", listen + code]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
