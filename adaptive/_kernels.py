@@ -66,13 +66,13 @@ def _compiled_sign(e):  # type: ignore[no-untyped-def]  # numba compares it with
 @fast
 def stochastic_gradient(
     x: Array, z: Array, hop: int, d: Array, step: Array, power: Array, eps: float, keep: Array,
-    signed: bool, w: Array, error: Array, m: int, offset: int, every: int, history: Array,
+    signed: bool | None, w: Array, error: Array, m: int, offset: int, every: int, history: Array,
 ) -> int:  # fmt: skip
     """One output: y = w^H u, e = d - y, w <- keep w + step / (eps + power) z e*.
 
-    ``z`` is the direction of the update: u for LMS, its sign for sign-data, and so on; ``signed``
-    takes the sign of e*. ``step``, ``power`` and ``keep`` hold one value or one per sample. Where
-    eps + power is zero, nothing is updated: no power, no direction.
+    ``z`` is the direction of the update: u for LMS, its sign for sign-data, and so on; ``signed``,
+    unless None, takes the sign of e*. ``step``, ``power`` and ``keep`` hold one value or one per
+    sample. Where eps + power is zero, nothing is updated: no power, no direction.
 
     The plain recursion is two passes over the weights per sample, dot product and update. Here the
     update of sample n - 1 and the dot product of sample n are one pass: half the memory traffic.
@@ -98,7 +98,9 @@ def stochastic_gradient(
         kept = keep[n] if keep.size > 1 else keep[0]
         scale = eps + (power[n] if power.size > 1 else power[0])
         mu = (step[n] if step.size > 1 else step[0]) / scale if scale > 0 else scale
-        g = w.dtype.type(mu * np.conj(sign(e) if signed else e))
+        if signed is not None:  # decided when compiled: a choice at every sample costs a quarter
+            e = sign(e)
+        g = w.dtype.type(mu * np.conj(e))
         previous = now
     direction = z[previous : previous + L]
     for k in range(L):
@@ -200,7 +202,7 @@ def _compiled_lane_pass(w, z, x, previous, now, kept, g, y, lane):  # type: igno
 @fast
 def stochastic_gradient_lanes(
     x: Array, z: Array, hop: int, d: Array, step: Array, power: Array, eps: float, keep: Array,
-    signed: bool, used: int, w: Array, error: Array, stops: Array, offset: int, every: int,
+    signed: bool | None, used: int, w: Array, error: Array, stops: Array, offset: int, every: int,
     history: Array, mean: Array, squares: Array,
 ) -> None:  # fmt: skip
     """``stochastic_gradient`` for many outputs or runs at once, real double precision.
@@ -245,7 +247,9 @@ def stochastic_gradient_lanes(
                 error[n, v] = np.nan
             scale = eps + (powers[v] if powers.size > 1 else powers[0])
             mu = (mus[v] if mus.size > 1 else mus[0]) / scale if scale > 0 else 0.0
-            g[v] = mu * sign(e) if signed else mu * e
+            if signed is not None:
+                e = sign(e)
+            g[v] = mu * e
         previous = now
     for v in range(used):
         for k in range(L):

@@ -57,7 +57,7 @@ def run(lines: Regressors, d: Array, step: Array, w: Array, error: Array) -> int
             w[:] = before
             stop = _kernels.stochastic_gradient(
                 x[start:], x[start:], 1, d[start : start + n], mu, np.zeros(1), 1.0, np.ones(1),
-                False, w, error[start : start + n], 0, 0, 0, np.empty((0, 1, L)),
+                None, w, error[start : start + n], 0, 0, 0, np.empty((0, 1, L)),
             )  # fmt: skip
             if stop >= 0:
                 return int(start + stop)

@@ -295,7 +295,7 @@ class LMS(AdaptiveFilter):
     [1.0, -0.5]
     """
 
-    signed = False
+    signed: bool | None = None  # True takes the sign of the error
 
     def _power(self, lines: Regressors) -> tuple[Array, float]:
         """(power, eps): the step size is mu / (eps + power); one power, or one per sample."""
