@@ -218,6 +218,7 @@ def stochastic_gradient_lanes(
     N = d.shape[0]
     g = np.zeros(V)
     y = np.zeros(V)
+    rates = np.zeros(V)
     kept = 1.0
     previous = 0
     for n in range(N + 1):  # the last pass only updates
@@ -236,20 +237,29 @@ def stochastic_gradient_lanes(
         if n == N:
             break
         kept = keep[n] if keep.size > 1 else keep[0]
-        mus = step[n] if step.shape[0] > 1 else step[0]
-        powers = power[n] if power.shape[0] > 1 else power[0]
+        if n == 0 or step.shape[0] > 1 or power.shape[0] > 1:
+            mus = step[n] if step.shape[0] > 1 else step[0]
+            powers = power[n] if power.shape[0] > 1 else power[0]
+            shared = mus.size == 1 and powers.size == 1
+            for v in range(1 if shared else V):
+                scale = eps + (powers[v] if powers.size > 1 else powers[0])
+                rates[v] = (mus[v] if mus.size > 1 else mus[0]) / scale if scale > 0 else 0.0
+            if shared:
+                rates[:] = rates[0]
+        probe = 0.0
         for v in range(V):
             e = d[n, v] - y[v]
             error[n, v] = e
-            if not finite(e):
-                if stops[v] < 0:
-                    stops[v] = offset + n
-                error[n, v] = np.nan
-            scale = eps + (powers[v] if powers.size > 1 else powers[0])
-            mu = (mus[v] if mus.size > 1 else mus[0]) / scale if scale > 0 else 0.0
+            probe += 0.0 * e  # not a number as soon as one error is not finite
             if signed is not None:
                 e = sign(e)
-            g[v] = mu * e
+            g[v] = rates[v] * e
+        if not finite(probe):
+            for v in range(V):
+                if not finite(error[n, v]):
+                    error[n, v] = np.nan
+                    if stops[v] < 0:
+                        stops[v] = offset + n
         previous = now
     for v in range(used):
         for k in range(L):
