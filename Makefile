@@ -37,7 +37,7 @@ test: $(READY)
 	@echo "== Tests, 1 of 2: all of them, and the examples in the docstrings"
 	@$(BIN)/python -m pytest -n 2 tests --doctest-modules adaptive cnnbridge studies
 	@echo "== Tests, 2 of 2: the kernels once more as plain Python"
-	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/adaptive/test_filters.py
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/adaptive/test_filters.py tests/adaptive/test_algorithms.py
 
 lint: $(READY)
 	@echo "== ruff"
