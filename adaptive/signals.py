@@ -133,8 +133,7 @@ class GaussianRegressors:
 
     def __init__(self, R: ArrayLike) -> None:
         object.__setattr__(self, "R", _checks.autocorrelation("R", R))
-        modes = natural_modes(self.R)
-        object.__setattr__(self, "_root", modes.eigenvectors * np.sqrt(modes.eigenvalues))
+        object.__setattr__(self, "_root", _root(self.R))
 
     def draw(self, rng: np.random.Generator, samples: int) -> Regressors:
         """``samples`` regressors, (samples, L)."""
@@ -143,6 +142,17 @@ class GaussianRegressors:
         if np.iscomplexobj(root):
             g = (g + 1j * rng.standard_normal(g.shape)) / np.sqrt(2)
         return regressors(g @ root.T)
+
+
+def _root(R: Array) -> Array:
+    """The Hermitian square root of R.
+
+    It is unique, where the signs of eigenvectors are not: a seed draws the same numbers, up to
+    rounding, whatever LAPACK is installed.
+    """
+    modes = natural_modes(R)
+    root: Array = (modes.eigenvectors * np.sqrt(modes.eigenvalues)) @ modes.eigenvectors.conj().T
+    return root
 
 
 # --- delay lines over a process ---
@@ -261,9 +271,7 @@ class ARMA(Process):
         if m == 0:
             return G, np.zeros((0, 0)), float(np.sqrt(self.power))
         S = scipy.linalg.solve_discrete_lyapunov(F, np.outer(G, G))
-        values, vectors = scipy.linalg.eigh((S + S.T) / 2)
-        root = vectors * np.sqrt(np.maximum(values, 0))
-        return F @ S[:, 0] + G, root, float(np.sqrt(self.power / (S[0, 0] + 1)))
+        return F @ S[:, 0] + G, _root((S + S.T) / 2), float(np.sqrt(self.power / (S[0, 0] + 1)))
 
     def autocovariance(self, lags: int) -> Array:
         """(lags,) E[x(n) x(n-k)] for k = 0..lags-1."""

@@ -71,6 +71,18 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.parametrize("R", [[[2.0, 1.0], [1.0, 2.0]], [[2.0, 1j], [-1j, 2.0]]])
+def test_a_draw_does_not_depend_on_the_signs_that_lapack_gives_eigenvectors(R):
+    """R's Hermitian root is unique; a draw made with eigenvectors would not be."""
+    R = np.array(R)
+    g = np.random.default_rng(3).standard_normal((20, 2))
+    if np.iscomplexobj(R):
+        rng = np.random.default_rng(3)
+        g = (rng.standard_normal((20, 2)) + 1j * rng.standard_normal((20, 2))) / np.sqrt(2)
+    drawn = adaptive.GaussianRegressors(R).draw(np.random.default_rng(3), 20).rows
+    np.testing.assert_allclose(drawn, g @ scipy.linalg.sqrtm(R).T, rtol=1e-12, atol=1e-12)
+
+
 def assert_mean(values, expected):
     """The mean over axis 0 within K standard errors; entries that never vary must be equal."""
     error = np.abs(values.mean(axis=0) - expected)
