@@ -59,6 +59,22 @@ def nonnegative(name: str, value: float) -> float:
     return x
 
 
+def fraction(name: str, value: float) -> float:
+    """A number in [0, 1)."""
+    x = nonnegative(name, value)
+    if x >= 1:
+        raise ValueError(f"{name} must be less than 1; got {value}")
+    return x
+
+
+def quantile(name: str, value: float) -> float:
+    """A number in (0, 1)."""
+    x = positive(name, value)
+    if x >= 1:
+        raise ValueError(f"{name} must be between 0 and 1; got {value}")
+    return x
+
+
 def number(name: str, value: float) -> float:
     """A finite real number."""
     try:

@@ -107,7 +107,7 @@ def simulate(
     seed = _checks.count("seed", seed, least=0)
     record = _checks.count("record", record)
     workers = _checks.count("threads", threads or os.cpu_count() or 1)
-    levels = tuple(_level(q) for q in quantiles)
+    levels = tuple(_checks.quantile("quantiles", q) for q in quantiles)
     make, mu, settings = _factory(scenario, algorithm, mu, w0, options)
 
     described = {"algorithm": algorithm, "mu": mu, "steps": steps, "seed": seed, "record": record}
@@ -357,13 +357,6 @@ def _progress(parts: Iterator[Sums], count: int, show: bool | None) -> Iterable[
         parts, total=count, desc="runs / 32", delay=2, disable=None if show is None else not show
     )
     return bar
-
-
-def _level(q: float) -> float:
-    level = _checks.positive("quantiles", q)
-    if level >= 1:
-        raise ValueError(f"quantiles must be between 0 and 1; got {q}")
-    return level
 
 
 def _finite_or_inf(a: Array) -> Array:

@@ -216,7 +216,7 @@ def momentum_bounds(R: ArrayLike, *, momentum: float) -> StabilityBounds:
     (3.0, 0.428571429)
     """
     modes = _excited(R)
-    beta = checked_momentum(momentum)
+    beta = _checks.fraction("momentum", momentum)
 
     def edge(kappa: int) -> float:
         share = (1 - beta) / (1 + beta) + kappa - 1
@@ -270,14 +270,6 @@ def checked_eps(eps: float | None, modes: NaturalModes) -> float:
     if eps is None:
         return 1e-6 * float(modes.eigenvalues.sum())
     return _checks.nonnegative("eps", eps)
-
-
-def checked_momentum(momentum: float) -> float:
-    """A momentum in [0, 1)."""
-    beta = _checks.number("momentum", momentum)
-    if not 0 <= beta < 1:
-        raise ValueError(f"momentum must be at least 0 and less than 1; got {momentum}")
-    return beta
 
 
 def _excited(R: ArrayLike) -> NaturalModes:

@@ -440,7 +440,7 @@ class PowerNormalizedLMS(LMS):
     ):  # fmt: skip
         super().__init__(mu=mu, taps=taps, w0=w0)
         self.eps = _checks.nonnegative("eps", eps)
-        self.forgetting = _fraction("forgetting", forgetting)
+        self.forgetting = _checks.fraction("forgetting", forgetting)
 
     def _allocate(self, lines: Regressors, dtype: np.dtype) -> None:
         self._own["power"] = np.zeros(lines.hop)
@@ -505,7 +505,7 @@ class MomentumLMS(AdaptiveFilter):
         self, *, mu: StepSize, momentum: float, taps: int | None = None, w0: ArrayLike | None = None
     ):
         super().__init__(mu=mu, taps=taps, w0=w0)
-        self.momentum = _fraction("momentum", momentum)
+        self.momentum = _checks.fraction("momentum", momentum)
 
     def _allocate(self, lines: Regressors, dtype: np.dtype) -> None:
         self._own["velocity"] = np.zeros_like(self._own["w"])
@@ -602,7 +602,7 @@ class FrequencyDomainLMS(AdaptiveFilter):
         self.block = _checks.count("block", taps if block is None else block)
         self.normalize = normalize
         self.eps = _checks.nonnegative("eps", eps)
-        self.forgetting = _fraction("forgetting", forgetting)
+        self.forgetting = _checks.fraction("forgetting", forgetting)
         super().__init__(mu=mu, taps=taps, w0=w0)
 
     @property
@@ -730,14 +730,6 @@ def _signs(x: Array) -> Array:
         signs: Array = (np.sign(x.real) + 1j * np.sign(x.imag)).astype(x.dtype)
         return signs
     return np.sign(x)
-
-
-def _fraction(name: str, value: float) -> float:
-    """A number in [0, 1)."""
-    x = _checks.nonnegative(name, value)
-    if x >= 1:
-        raise ValueError(f"{name} must be less than 1; got {value}")
-    return x
 
 
 def _every(record: Record) -> int:

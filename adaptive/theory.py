@@ -221,7 +221,7 @@ def predict_momentum_lms(
     0.118
     """
     start = _Start.of(problem, mu, steps, w0)
-    beta = stability.checked_momentum(momentum)
+    beta = _checks.fraction("momentum", momentum)
     lam, mu, kappa = start.lam, start.mu, start.kappa
     a = 1 + beta - mu * lam
 

@@ -815,8 +815,13 @@ def test_without_noise_nothing_is_left_and_no_step_is_within_a_ratio_of_zero():
         ("block_lms", {"block": 0}, ValueError, "block must be at least 1; got 0"),
         ("block_lms", {"block": 2.5}, TypeError, "block must be a whole number; got 2.5"),
         ("leaky_lms", {"leakage": -0.1}, ValueError, "leakage must be zero or positive; got -0.1"),
-        ("momentum_lms", {"momentum": 1.0}, ValueError, "momentum must be at least 0 and less th"),
-        ("momentum_lms", {"momentum": -0.5}, ValueError, "less than 1; got -0.5"),
+        ("momentum_lms", {"momentum": 1.0}, ValueError, "momentum must be less than 1; got 1.0"),
+        (
+            "momentum_lms",
+            {"momentum": -0.5},
+            ValueError,
+            "momentum must be zero or positive; got -0.5",
+        ),
         ("momentum_lms", {"momentum": "x"}, TypeError, "momentum must be a real number; got 'x'"),
         ("nlms", {"eps": -1.0}, ValueError, "eps must be zero or positive; got -1.0"),
         (
@@ -875,7 +880,7 @@ def test_refusals_that_hang_on_the_data():
     [
         ("block_bounds", {"block": 0}, "block must be at least 1; got 0"),
         ("leaky_bounds", {"leakage": np.nan}, "leakage must be finite; got nan"),
-        ("momentum_bounds", {"momentum": 1.5}, "momentum must be at least 0 and less than 1; got"),
+        ("momentum_bounds", {"momentum": 1.5}, "momentum must be less than 1; got 1.5"),
         ("nlms_bounds", {"eps": -1e-3}, "eps must be zero or positive; got -0.001"),
     ],
 )
