@@ -6,11 +6,12 @@ What levels 2 to 4, the audit and the sharpness share. Everything works on a cop
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 
 from adaptive._checks import Array
 from cnnbridge import _checks
+from cnnbridge._checks import Layer
 from cnnbridge.capture import _find
 from cnnbridge.predict import heavy_ball
 
@@ -225,6 +227,26 @@ def detached_copy(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
             module.track_running_stats = False
             module.running_mean = module.running_var = module.num_batches_tracked = None
+    return twin
+
+
+def plain_copy(layer: Layer, like: torch.Tensor) -> Layer:
+    """A layer of the same geometry and weights: no hooks, no shared memory, no random numbers used.
+
+    On the device and in the precision of ``like``. The weights of a parametrized layer become
+    parameters of their own.
+    """
+    kind = next(base for base in get_args(Layer) if isinstance(layer, base))
+    # torch keeps each argument of a layer's constructor under its own name
+    settings = {
+        k: getattr(layer, k) for k in inspect.signature(kind).parameters if hasattr(layer, k)
+    }
+    settings |= {"bias": layer.bias is not None, "device": like.device, "dtype": like.dtype}
+    twin: Layer = torch.nn.utils.skip_init(kind, **settings)
+    with torch.no_grad():
+        twin.weight.copy_(layer.weight)
+        if twin.bias is not None and layer.bias is not None:
+            twin.bias.copy_(layer.bias)
     return twin
 
 

@@ -12,8 +12,9 @@ from torch import nn
 import adaptive
 from adaptive._checks import Array
 from cnnbridge import _checks
+from cnnbridge._checks import Layer
 from cnnbridge._objective import autograd
-from cnnbridge.patches import check_input, group_weights, output_size, unfold_patches
+from cnnbridge.patches import Geometry, check_input, group_weights, unfold_patches
 from cnnbridge.problem import layer_problems
 
 LEVEL = "1: layer MSE, mini-batches drawn at random"
@@ -176,7 +177,7 @@ class MinibatchEdgeObservation:
 
 
 def predict_layer_minibatch(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     target: torch.Tensor,
     *,
@@ -193,8 +194,10 @@ def predict_layer_minibatch(
 
     Parameters
     ----------
-    conv : any ``nn.Conv2d``; its present weights are the start. It is not changed.
-    x, target : as in ``predict_layer``: the images that batches are drawn from.
+    conv : any convolution, transposed convolution or linear layer of ``torch.nn``; its present
+        weights are the start. It is not changed.
+    x, target : as in ``predict_layer``: the images that batches are drawn from. For a linear layer
+        an image is one entry along the first axis, with all its tokens.
     lr : as given to ``torch.optim.SGD``; no momentum, no weight decay.
     batch : images in a batch.
     steps : number of updates.
@@ -223,11 +226,10 @@ def predict_layer_minibatch(
     >>> prediction.stable, prediction.loss_min < prediction.loss_final < float(prediction.loss[0])
     (True, True)
     """
-    conv = _checks.conv_layer("conv", conv)
+    M = Geometry.of(conv).out_channels
     rate = _checks.positive("lr", lr)
     updates = _checks.count("steps", steps, least=0)
     with_bias = _checks.bias_flag(conv, bias, trained=True)
-    M = conv.out_channels
     curves = [
         adaptive.predict_minibatch(
             u, d, mu=2 * rate / M, steps=updates + 1, batch=batch, replace=replace, w0=w
@@ -249,7 +251,7 @@ def predict_layer_minibatch(
 
 
 def layer_edges(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     *,
     batch: int,
@@ -281,16 +283,15 @@ def layer_edges(
     >>> round(edges.mean_square, 4), round(edges.mean, 4)  # E[u^2] / E[u^4], 1 / E[u^2]
     (0.2941, 0.4)
     """
-    conv = _checks.conv_layer("conv", conv)
+    geometry = Geometry.of(conv)
     with_bias = _checks.bias_flag(conv, bias, trained=True)
-    x = check_input("x", x, conv)
-    shape = (x.shape[0], conv.out_channels, *output_size(conv, *x.shape[2:]))
-    nothing = torch.zeros(shape, dtype=torch.float64)
+    x = check_input("x", x, geometry)
+    nothing = torch.zeros(geometry.output_shape(tuple(x.shape)), dtype=torch.float64)
     found = [
         adaptive.minibatch_edges(u, batch=batch, replace=replace, seed=seed)
         for u, _, _ in _groups(conv, x, nothing, with_bias)
     ]
-    unit = conv.out_channels / 2
+    unit = geometry.out_channels / 2
     sure = min((e.almost_sure for e in found), key=lambda e: e.value)
     return LayerEdges(
         mean_square=min(e.mean_square for e in found) * unit,
@@ -305,7 +306,7 @@ def layer_edges(
 
 @autograd()
 def observe_layer_minibatch(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     target: torch.Tensor,
     *,
@@ -444,7 +445,7 @@ def compare_minibatch(
 
 @autograd()
 def bisect_minibatch_edge(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     *,
     batch: int,
@@ -488,12 +489,10 @@ def bisect_minibatch_edge(
     >>> abs(edge.lr / 0.625 - 1) < 0.1  # (1 - 2 lr)(1 - 8 lr) = -1
     True
     """
-    conv = _checks.conv_layer("conv", conv)
-    x = check_input("x", x, conv)
-    shape = (x.shape[0], conv.out_channels, *output_size(conv, *x.shape[2:]))
-    training = _Runs(
-        conv, x, torch.zeros(shape, dtype=torch.float64), batch=batch, replace=replace, bias=bias
-    )
+    geometry = Geometry.of(conv)
+    x = check_input("x", x, geometry)
+    nothing = torch.zeros(geometry.output_shape(tuple(x.shape)), dtype=torch.float64)
+    training = _Runs(conv, x, nothing, batch=batch, replace=replace, bias=bias)
     number = _checks.count("runs", runs, least=2)
     updates = _checks.count("steps", steps, least=20)
     first_seed = _checks.count("seed", seed, least=0)
@@ -561,7 +560,7 @@ class _Runs:
 
     def __init__(
         self,
-        conv: nn.Conv2d,
+        conv: Layer,
         x: torch.Tensor,
         target: torch.Tensor,
         *,
@@ -569,11 +568,11 @@ class _Runs:
         replace: bool,
         bias: bool | None,
     ) -> None:
-        conv = _checks.conv_layer("conv", conv)
+        geometry = Geometry.of(conv)
         with_bias = _checks.bias_flag(conv, bias, trained=True)
         self.problems = layer_problems(conv, x, target, bias=with_bias)
         self.u, self.d = _patches(conv, x, target, with_bias)  # (groups, N, T, L), (.., m)
-        self.groups, self.images = self.u.shape[:2]
+        self.groups, self.images = geometry.groups, self.u.shape[1]
         self.start = (
             group_weights(conv, bias=with_bias).detach().to(self.u).flatten(0, 1).clone()
         )  # (M, L)
@@ -581,7 +580,8 @@ class _Runs:
         self.replace = replace
         if not replace and self.batch > self.images:
             raise ValueError(
-                f"batch must be at most the {self.images} images when replace is False; got {batch}"
+                f"batch must be at most the {self.images} samples when replace is False; "
+                f"got {batch}"
             )
         row = self.u[:, 0].numel() + self.d[:, 0].numel()
         self.together = max(2, CHUNK_BYTES // (8 * row * self.batch))
@@ -636,26 +636,27 @@ class _Runs:
 
 
 def _patches(
-    conv: nn.Conv2d, x: torch.Tensor, target: torch.Tensor, bias: bool
+    conv: Layer, x: torch.Tensor, target: torch.Tensor, bias: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Regressors (groups, N, positions, L) and desired responses (groups, N, positions, m)."""
-    x = check_input("x", x, conv)
-    shape = (x.shape[0], conv.out_channels, *output_size(conv, *x.shape[2:]))
-    d = _checks.target_like(target, shape).detach().to(x.device, torch.float64)
+    geometry = Geometry.of(conv)
+    x = check_input("x", x, geometry)
+    d = _checks.target_like(target, geometry.output_shape(tuple(x.shape))).detach()
+    d = geometry.channels_first(d.to(x.device, torch.float64)).flatten(2)
     if conv.bias is not None and not bias:
-        d = d - conv.bias.detach().to(d)[:, None, None]
+        d = d - conv.bias.detach().to(d)[:, None]
     u = unfold_patches(x.detach().double(), conv, bias=bias)
-    desired = d.flatten(2).unflatten(1, (conv.groups, -1))
+    desired = d.unflatten(1, (geometry.groups, -1))
     return u.permute(1, 0, 3, 2).contiguous(), desired.permute(1, 0, 3, 2).contiguous()
 
 
 def _groups(
-    conv: nn.Conv2d, x: torch.Tensor, target: torch.Tensor, bias: bool
+    conv: Layer, x: torch.Tensor, target: torch.Tensor, bias: bool
 ) -> Iterator[tuple[Array, Array, Array]]:
     """For each group regressors (N, positions, L), desired (N, positions, m), weights (m, L)."""
     u, d = _patches(conv, x, target, bias)
     w = group_weights(conv, bias=bias).detach().double()
-    for g in range(conv.groups):
+    for g in range(len(u)):
         yield tuple(t.cpu().numpy() for t in (u[g], d[g], w[g]))  # type: ignore[misc]
 
 

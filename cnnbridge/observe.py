@@ -11,7 +11,9 @@ from torch import nn
 
 from adaptive._checks import Array
 from cnnbridge import _checks
-from cnnbridge.patches import check_input, group_weights, output_size, taps_per_output
+from cnnbridge._checks import Layer
+from cnnbridge._objective import autograd, plain_copy
+from cnnbridge.patches import Geometry, check_input, group_weights
 from cnnbridge.predict import LayerPrediction, predict_layer, project
 
 # between looks at the device for numbers that have left the range
@@ -86,7 +88,7 @@ class EdgeObservation:
 
 
 def observe_layer(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     target: torch.Tensor,
     *,
@@ -149,10 +151,11 @@ def observe_layer(
             weight_decay=weight_decay,
             bias=bias,
         )
-    shape = (conv.out_channels, taps_per_output(conv, bias=training.bias))
-    if basis.w_star.shape != shape or len(basis.eigenvalues) != conv.groups:
+    groups = training.geometry.groups
+    shape = (training.geometry.out_channels, training.geometry.taps + int(training.bias))
+    if basis.w_star.shape != shape or len(basis.eigenvalues) != groups:
         raise ValueError(
-            f"basis must be a prediction for {conv.groups} groups and weights of shape {shape}; "
+            f"basis must be a prediction for {groups} groups and weights of shape {shape}; "
             f"got {len(basis.eigenvalues)} groups and {basis.w_star.shape}"
         )
 
@@ -160,7 +163,7 @@ def observe_layer(
         weights = training.x.new_full((updates + 1, *shape), torch.nan)
         losses = training.x.new_full((updates + 1,), torch.nan)
 
-    def record(n: int, layer: nn.Conv2d, loss: torch.Tensor) -> bool:
+    def record(n: int, layer: Layer, loss: torch.Tensor) -> bool:
         weights[n] = group_weights(layer, bias=training.bias).detach().view(shape)
         losses[n] = loss
         if progress is not None:
@@ -191,7 +194,7 @@ def observe_layer(
 
 
 def bisect_edge(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     target: torch.Tensor,
     *,
@@ -297,7 +300,8 @@ def bisect_edge(
 class _Training:
     """A checked layer with its data where and in the precision in which it will be trained."""
 
-    conv: nn.Conv2d
+    conv: Layer
+    geometry: Geometry
     x: torch.Tensor
     target: torch.Tensor
     momentum: float
@@ -307,7 +311,7 @@ class _Training:
     @classmethod
     def check(
         cls,
-        conv: nn.Conv2d,
+        conv: Layer,
         x: torch.Tensor,
         target: torch.Tensor,
         *,
@@ -317,11 +321,10 @@ class _Training:
         device: str | torch.device | None,
         dtype: torch.dtype | None = None,
     ) -> _Training:
-        conv = _checks.conv_layer("conv", conv)
+        geometry = Geometry.of(conv)
         with_bias = _checks.bias_flag(conv, bias, trained=True)
-        x = check_input("x", x, conv)
-        shape = (x.shape[0], conv.out_channels, *output_size(conv, *x.shape[2:]))
-        target = _checks.target_like(target, shape)
+        x = check_input("x", x, geometry)
+        target = _checks.target_like(target, geometry.output_shape(tuple(x.shape)))
         place = x.device if device is None else torch.device(device)
         # autograd cannot keep tensors that were made in inference mode
         with torch.inference_mode(False):
@@ -331,6 +334,7 @@ class _Training:
             )
         return cls(
             conv,
+            geometry,
             x,
             target,
             _checks.momentum(momentum),
@@ -338,13 +342,11 @@ class _Training:
             with_bias,
         )
 
-    def run(
-        self, lr: float, steps: int, look: Callable[[int, nn.Conv2d, torch.Tensor], bool]
-    ) -> None:
+    def run(self, lr: float, steps: int, look: Callable[[int, Layer, torch.Tensor], bool]) -> None:
         """Train; ``look(n, layer, loss)`` sees the weights of each step and may end it."""
-        # the caller may be inside no_grad or inference_mode, and training must not notice
-        with torch.inference_mode(False), torch.enable_grad():
-            layer = _copy(self.conv, self.x)
+        # the caller may be inside no_grad, inference_mode or autocast: training must not notice
+        with autograd(), torch.autocast(self.x.device.type, enabled=False):
+            layer = plain_copy(self.conv, self.x)
             learned = [layer.weight]
             if layer.bias is not None:
                 layer.bias.requires_grad_(self.bias)
@@ -367,7 +369,7 @@ class _Training:
         recent: list[torch.Tensor] = []
         scale = 0.0
 
-        def look(n: int, layer: nn.Conv2d, loss: torch.Tensor) -> bool:
+        def look(n: int, layer: Layer, loss: torch.Tensor) -> bool:
             nonlocal scale
             recent.append(group_weights(layer, bias=self.bias).detach().flatten().clone())
             if len(recent) == 4:
@@ -388,26 +390,3 @@ class _Training:
         before, last = norms[-2 * quarter : -quarter], norms[-quarter:]
         floor = 1e3 * torch.finfo(torch.float64).eps * scale
         return bool(last.square().mean() > before.square().mean().clamp(min=floor**2))
-
-
-def _copy(conv: nn.Conv2d, like: torch.Tensor) -> nn.Conv2d:
-    """A plain layer with the same geometry and weights: no hooks, no shared memory, no RNG used."""
-    layer = torch.nn.utils.skip_init(
-        nn.Conv2d,
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
-        groups=conv.groups,
-        bias=conv.bias is not None,
-        padding_mode=conv.padding_mode,
-        device=like.device,
-        dtype=like.dtype,
-    )
-    with torch.no_grad():
-        layer.weight.copy_(conv.weight)
-        if conv.bias is not None:
-            layer.bias.copy_(conv.bias)
-    return layer

@@ -1,4 +1,4 @@
-"""How a conv layer will learn, computed from its statistics."""
+"""How a layer will learn, computed from its statistics."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
 
 from adaptive import WienerProblem
 from adaptive._checks import Array
 from cnnbridge import _checks
-from cnnbridge.patches import group_weights
+from cnnbridge._checks import Layer
+from cnnbridge.patches import Geometry, group_weights
 from cnnbridge.problem import LearningRateBounds, layer_problems, learning_rate_bounds
 
 LEVEL = "1: layer MSE, full batch"
@@ -97,7 +97,7 @@ class LayerPrediction:
 
 
 def predict_layer(
-    conv: nn.Conv2d,
+    conv: Layer,
     x: torch.Tensor,
     target: torch.Tensor,
     *,
@@ -118,9 +118,10 @@ def predict_layer(
 
     Parameters
     ----------
-    conv : any ``nn.Conv2d``; its present weights are the start. It is not changed.
-    x : (N, C, H, W) real floating-point tensor, the layer's input.
-    target : desired response, of the shape (N, M, rows, columns) of the layer's output.
+    conv : any convolution, transposed convolution or linear layer of ``torch.nn``; its present
+        weights are the start. It is not changed.
+    x : real floating-point tensor, the layer's input, as in ``unfold_patches``.
+    target : desired response, of the shape of the layer's output.
     lr, momentum, weight_decay : as given to ``torch.optim.SGD``.
     steps : number of updates.
     bias : whether the bias learns too; by default if the layer has one. False holds it fixed.
@@ -141,21 +142,21 @@ def predict_layer(
     Examples
     --------
     >>> _ = torch.manual_seed(0)
-    >>> conv, x = nn.Conv2d(1, 2, 3), torch.randn(4, 1, 8, 8)
+    >>> conv, x = torch.nn.Conv2d(1, 2, 3), torch.randn(4, 1, 8, 8)
     >>> prediction = predict_layer(conv, x, torch.randn(4, 2, 6, 6), lr=0.1, steps=50)
     >>> prediction.modes.shape, prediction.stable
     ((51, 2, 10), True)
     >>> bool(prediction.loss[-1] < prediction.loss[0])
     True
     """
-    conv = _checks.conv_layer("conv", conv)
+    geometry = Geometry.of(conv)
     with_bias = _checks.bias_flag(conv, bias, trained=True)
     rate = _checks.positive("lr", lr)
     beta = _checks.momentum(momentum)
     decay = _checks.nonnegative("weight_decay", weight_decay)
     updates = _checks.count("steps", steps, least=0)
     problems = layer_problems(conv, x, target, bias=with_bias)
-    M = conv.out_channels
+    M = geometry.out_channels
 
     silent = np.stack([p.modes.stationary for p in problems])
     eigenvalues = np.stack([p.modes.eigenvalues for p in problems])
@@ -174,7 +175,9 @@ def predict_layer(
 
     w = group_weights(conv, bias=with_bias).detach().to("cpu", torch.float64).numpy()
     start = project(w.reshape(M, -1), w_star, eigenvectors)
-    path = heavy_ball(by_group(start, conv.groups), curvature[:, None], drift, rate, beta, updates)
+    path = heavy_ball(
+        by_group(start, geometry.groups), curvature[:, None], drift, rate, beta, updates
+    )
 
     loss_min = sum(p.J_min for p in problems) / M
     with np.errstate(over="ignore", invalid="ignore"):

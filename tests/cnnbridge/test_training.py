@@ -1,5 +1,7 @@
 """Prediction against real training: the claims that the package stands on."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,32 @@ LAYERS = {
 }
 SGD = [(0.0, 0.0), (0.9, 0.0), (0.0, 0.1), (0.9, 0.01)]
 
+# every kind of layer, with what sets it apart, and one input of it
+KINDS = {
+    "Conv1d": (lambda: nn.Conv1d(3, 4, 3, stride=2, padding=1, padding_mode="reflect"), (3, 9)),
+    "depthwise": (lambda: nn.Conv2d(3, 6, 3, groups=3, padding="same"), (3, 5, 4)),
+    "replicate": (
+        lambda: nn.Conv2d(2, 3, 3, dilation=2, padding=2, padding_mode="replicate"),
+        (2, 5, 5),
+    ),
+    "Conv3d": (
+        lambda: nn.Conv3d(2, 3, (1, 2, 3), stride=(1, 2, 1), padding=(0, 1, 1)),
+        (2, 2, 4, 4),
+    ),
+    "ConvTranspose1d": (
+        lambda: nn.ConvTranspose1d(4, 6, 3, stride=2, output_padding=1, groups=2),
+        (4, 6),
+    ),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 3, 3, padding=1, dilation=(1, 2)), (2, 5, 4)),
+    "ConvTranspose3d": (
+        lambda: nn.ConvTranspose3d(2, 2, 2, stride=(1, 2, 1), bias=False),
+        (2, 3, 3, 3),
+    ),
+    "Linear": (lambda: nn.Linear(6, 4), (6,)),
+    "tokens": (lambda: nn.Linear(6, 4), (5, 6)),
+    "tokens on a grid": (lambda: nn.Linear(5, 3, bias=False), (3, 2, 5)),
+}
+
 
 def layer(name, images=6, size=(12, 11)):
     """A layer, non-negative images, and a target that no weights reach."""
@@ -42,10 +70,20 @@ def layer(name, images=6, size=(12, 11)):
     return conv, x, torch.randn_like(conv(x).detach())
 
 
+def any_layer(kind, samples=12):
+    """The same of a layer of any kind."""
+    make, shape = KINDS[kind]
+    torch.manual_seed(0)
+    conv = make().double()
+    x = torch.rand(samples, *shape, dtype=torch.float64)
+    return conv, x, torch.randn_like(conv(x).detach())
+
+
 def bound(conv, x, target, momentum=0.0, weight_decay=0.0):
     problems = layer_problems(conv, x, target)
+    outputs = sum(len(p.P) for p in problems)
     return learning_rate_bounds(
-        problems, conv.out_channels, momentum=momentum, weight_decay=weight_decay
+        problems, outputs, momentum=momentum, weight_decay=weight_decay
     ).mean
 
 
@@ -64,6 +102,21 @@ def test_every_mode_over_a_thousand_updates(name, momentum, weight_decay):
     assert result.loss_error.max() < 1e-9
     assert result.displacement_error.max() < 1e-9
     assert result.horizon == {0.1: None, 0.5: None}
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.01)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mode_of_every_kind(kind, momentum, weight_decay):
+    conv, x, target = any_layer(kind)
+    sgd = {"momentum": momentum, "weight_decay": weight_decay}
+    lr = 0.9 * bound(conv, x, target, **sgd)
+    prediction = predict_layer(conv, x, target, lr=lr, steps=300, **sgd)
+    assert prediction.loss_min > 0.05
+    observation = observe_layer(conv, x, target, lr=lr, steps=300, basis=prediction, **sgd)
+    result = compare(prediction, observation)
+    assert result.max_mode_error < 1e-9
+    assert result.loss_error.max() < 1e-9
+    assert result.displacement_error.max() < 1e-9
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.01)])
@@ -169,6 +222,18 @@ def test_training_diverges_where_predicted(name, momentum, weight_decay):
     assert (edge.upper - edge.lower) / edge.upper <= 1e-3
 
 
+@pytest.mark.parametrize(("kind", "sgd"), [*zip(KINDS, cycle(SGD), strict=False)])
+def test_every_kind_diverges_where_predicted(kind, sgd):
+    conv, x, target = any_layer(kind)
+    settings = {"momentum": sgd[0], "weight_decay": sgd[1]}
+    expected = bound(conv, x, target, **settings)
+    edge = bisect_edge(
+        conv, x, target, steps=200, tolerance=4e-3, bracket=(0.7 * expected, 1.5 * expected),
+        **settings,
+    )  # fmt: skip
+    assert edge.lr == pytest.approx(expected, rel=5e-3)
+
+
 @pytest.mark.parametrize("bracket", [(1.0, 2.0), (1e-3, 1e-2), (50.0, 60.0)])
 def test_a_wrong_bracket_is_widened(bracket):
     conv, x, target = layer("1x1", images=2, size=(5, 5))
@@ -207,8 +272,9 @@ def test_divergence_is_a_value(dtype):
     assert result.horizon[0.1] is None
 
 
-def test_the_layer_given_is_not_touched():
-    conv, x, target = layer("groups 2")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_layer_given_is_not_touched(kind):
+    conv, x, target = any_layer(kind)
     conv.weight.requires_grad_(False)
     calls = []
     conv.register_forward_hook(lambda *_: calls.append(1))
@@ -220,8 +286,7 @@ def test_the_layer_given_is_not_touched():
     assert all(torch.equal(v, before[k]) for k, v in conv.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert not calls
-    assert conv.weight.grad is None
-    assert conv.bias.grad is None
+    assert all(p.grad is None for p in conv.parameters())
     assert not conv.weight.requires_grad
 
 
@@ -233,6 +298,24 @@ def test_trains_inside_no_grad(mode):
         target = torch.randn(2, 4, 4, 4)
         observation = observe_layer(conv, x, target, lr=0.1, steps=5)
     assert observation.loss[-1] < observation.loss[0]
+
+
+def test_trains_in_its_own_precision_inside_autocast():
+    conv, x, target = layer("1x1")
+    conv, x, target = conv.float(), x.float(), target.float()
+    outside = observe_layer(conv, x, target, lr=0.1, steps=20)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = observe_layer(conv, x, target, lr=0.1, steps=20)
+    np.testing.assert_array_equal(inside.loss, outside.loss)
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "ConvTranspose1d", "tokens"])
+def test_a_parametrized_layer_is_one_with_its_weights(kind):
+    conv, x, target = any_layer(kind)
+    plain = observe_layer(conv, x, target, lr=0.1, steps=10)
+    nn.utils.parametrizations.weight_norm(conv)
+    normed = observe_layer(conv, x, target, lr=0.1, steps=10)
+    np.testing.assert_allclose(normed.loss, plain.loss, rtol=1e-12)
 
 
 def test_progress_hears_every_step():
@@ -284,7 +367,9 @@ OTHER = predict_layer(*layer("stride 2"), lr=0.1, steps=2)
         ({"momentum": -0.1}, ValueError, "momentum must be zero or positive; got -0.1"),
         ({"weight_decay": -1.0}, ValueError, "weight_decay must be zero or positive; got -1.0"),
         ({"conv": BARE, "bias": True}, ValueError, "bias must be False or None for a layer with"),
-        ({"conv": nn.Linear(3, 4)}, TypeError, "conv must be a torch.nn.Conv2d; got Linear"),
+        ({"conv": nn.MaxPool2d(2)}, TypeError, "conv must be a torch.nn.Conv1d, .* got MaxPool2d"),
+        ({"conv": nn.Linear(3, 4)}, ValueError, "x must have the layer's 3 input features"),
+        ({"conv": nn.Conv1d(3, 4, 1)}, ValueError, r"x must be 3-D \(sequences, channels, length"),
         ({"x": X[:, :2]}, ValueError, "x must have the layer's 3 input channels"),
         ({"x": X * float("nan")}, ValueError, "x must be finite; got nan"),
         ({"target": TARGET[:1]}, ValueError, "target must have the shape of the layer's output"),
