@@ -28,6 +28,7 @@ from adaptive import _checks
 from adaptive._checks import Array
 from adaptive.modes import NaturalModes, natural_modes
 from adaptive.results import LearningCurve
+from adaptive.stability import checked_momentum
 from adaptive.theory import initial_error, mean_weights, misadjustment
 from adaptive.wiener import WienerProblem
 
@@ -87,11 +88,14 @@ def predict_minibatch(
     batch: int = 1,
     replace: bool = True,
     w0: ArrayLike | None = None,
+    momentum: float = 0.0,
+    leakage: float = 0.0,
 ) -> LearningCurve:
     """Exact expected training curve of mini-batch LMS on a finite data set.
 
-    w(n+1) = w(n) + mu * mean over the batch, and over the positions of each example, of e*(n) u.
-    In torch's units, for MSELoss over M outputs and plain SGD, mu = 2 lr / M.
+    w(n+1) = w(n) + momentum (w(n) - w(n-1)) - mu leakage w(n) + mu * mean over the batch, and over
+    the positions of each example, of e*(n) u; w(-1) = w(0). In torch's units, for MSELoss over M
+    outputs and SGD, mu = 2 lr / M and leakage = weight_decay M / 2.
 
     Parameters
     ----------
@@ -102,23 +106,28 @@ def predict_minibatch(
     batch : B, examples per batch.
     replace : whether an example can appear twice in one batch.
     w0 : initial weights, (L,) or (M, L); zeros when None.
+    momentum : beta, 0 <= beta < 1: heavy ball.
+    leakage : gamma >= 0, in units of input power: pulls the weights towards zero.
 
     Returns
     -------
     LearningCurve: ``mse[n]`` is the expected loss over the whole data set at w(n), summed over
     outputs. ``bounds`` has "mean" and "mean_square"; ``residual`` is that of the steady state.
+    ``emse`` and ``msd_final`` hold the bias of leakage as well as the fluctuation.
 
     Raises
     ------
     TypeError, ValueError : wrong shapes or dtypes, NaN or inf, u all zero, mu <= 0, batch < 1,
-        batch > N without replacement.
+        batch > N without replacement, momentum outside [0, 1), leakage < 0.
 
     Notes
     -----
-    With c = w - w_o, xi_i = P_i - R_i w_o, K = E[c c^H], rho = 1/B with replacement and
-    (N - B) / (B (N - 1)) without: E[c] contracts by I - mu R and
-    K+ = K - mu (R K + K R) + mu^2 (R K R + rho (E_i[R_i K R_i] - R K R))
-    - mu^2 rho (X + X^H) + mu^2 rho E_i[xi_i xi_i^H],  X = E_i[R_i E[c] xi_i^H].
+    With c = w - w_o, xi_i = P_i - R_i w_o, K = E[c c^H], m = E[c], rho = 1/B with replacement and
+    (N - B) / (B (N - 1)) without, T = (1 + beta - mu gamma) I - mu R:
+    m+ = T m - beta m(n-1) - mu gamma w_o, and the noise of a batch, of mean zero whatever came
+    before, has the covariance V = rho (E_i[R_i K R_i - X_i - X_i^H + xi_i xi_i^H] - R K R),
+    X_i = R_i m xi_i^H. Hence for S = K - m m^H and its cross moment C with the step before
+    S+ = T S T - beta (T C + C^H T) + beta^2 S(n-1) + mu^2 V,  C+ = T S - beta C^H.
     It costs about 4 N T L^2 operations a step, or 4 N L^3 for T > L / 2.
 
     Examples
@@ -129,45 +138,58 @@ def predict_minibatch(
     (0.75, True, 1.538462)
     """
     mu, steps = _checks.positive("mu", mu), _checks.count("steps", steps)
+    beta, gamma = checked_momentum(momentum), _checks.nonnegative("leakage", leakage)
     U, D = _examples(u, d)
     problem = WienerProblem.from_data(
         U.reshape(-1, U.shape[2]), D.reshape(-1, D.shape[2]) if D.ndim == 3 else D.reshape(-1)
     )
     M = 1 if D.ndim == 2 else D.shape[2]
     error = (D - U @ problem.w_o.conj().T).reshape(*U.shape[:2], M)
-    data = _DataSet.of(U, problem.modes, batch, replace, error)
+    data = _DataSet.of(U, problem.modes, batch, replace, error, beta=beta, gamma=gamma)
     live = ~problem.modes.stationary
     lam = data.lam
 
     v0 = problem.modes.to_modes(initial_error(problem, w0))
-    mean = problem.modes.trajectory(v0, mu, steps)
+    pull = gamma * problem.modes.to_modes(problem.w_o)
+    pull[..., ~live] = 0  # exactly, not up to the rounding of the basis
+    curvature = np.where(live, problem.modes.eigenvalues, 0.0) + gamma
+    mean = _mean_modes(v0, curvature, pull, mu, beta, steps)
     flat = mean.reshape(steps + 1, M, -1)
-    still = float(np.sum(np.abs(flat[0][:, ~live]) ** 2))
+    still = np.sum(np.abs(flat[:, :, ~live]) ** 2, axis=(1, 2))
 
     excess, msd = np.full(steps, np.inf), np.full(steps + 1, np.inf)
-    m = flat[0][:, live].T
-    K = m @ m.conj().T
-    pair = lam + lam[:, None]
+    keep = (1 + beta - mu * curvature[live])[:, None]
+    S = np.zeros((lam.size, lam.size), U.dtype)
+    C, before = np.zeros_like(S), np.zeros_like(S)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for n in range(steps + 1):
+            m = flat[n][:, live].T
+            K = S + m @ m.conj().T
             diagonal = np.real(np.diagonal(K))
-            power, deviation = float(lam @ diagonal), float(diagonal.sum()) + still
+            power, deviation = float(lam @ diagonal), float(diagonal.sum() + still[n])
             if not (np.isfinite(power) and np.isfinite(deviation)):
                 break
             msd[n] = deviation
             if n == steps:
                 break
             excess[n] = power
-            K = K - mu * pair * K + mu**2 * data.second_moment(K, flat[n][:, live].T)
+            cross = beta * keep * C
+            following = keep * S * keep.T + beta**2 * before + mu**2 * data.scatter(K, m)
+            C = keep * S - beta * C.conj().T
+            # C^H is the other cross moment only while S is Hermitian: rounding would grow
+            following = (following + following.conj().T) / 2 - cross - cross.conj().T
+            S, before = following, S
 
     edge = data.edge()
     stable = mu < edge
     emse, residual, msd_final = np.inf, 0.0, np.inf
     if stable:
-        final, residual = data.fixed_point(mu)
-        diagonal = np.real(np.diagonal(final))
-        emse, msd_final = float(lam @ diagonal), float(diagonal.sum()) + still
-    bounds = {"mean": 2 / float(lam[-1]), "mean_square": edge}
+        m = -(pull.reshape(M, -1)[:, live] / curvature[live]).T
+        final, residual = data.fixed_point(mu, m)
+        diagonal = np.real(np.diagonal(final + m @ m.conj().T))
+        emse = float(lam @ diagonal)
+        msd_final = float(diagonal.sum() + (still[0] if gamma == 0 else 0.0))
+    bounds = {"mean": data.mean_edge(), "mean_square": edge}
     return LearningCurve(
         algorithm="minibatch_lms",
         mu=mu,
@@ -191,12 +213,20 @@ def predict_minibatch(
     )
 
 
-def minibatch_edge(u: ArrayLike, *, batch: int = 1, replace: bool = True) -> float:
+def minibatch_edge(
+    u: ArrayLike,
+    *,
+    batch: int = 1,
+    replace: bool = True,
+    momentum: float = 0.0,
+    leakage: float = 0.0,
+) -> float:
     """Exact mean-square edge of mini-batch LMS: E|w - w_o|^2 converges if and only if mu is below.
 
     Parameters
     ----------
-    u, batch, replace : as in :func:`predict_minibatch`. The desired response plays no part.
+    u, batch, replace, momentum, leakage : as in :func:`predict_minibatch`. The desired response
+        plays no part.
 
     Returns
     -------
@@ -213,6 +243,13 @@ def minibatch_edge(u: ArrayLike, *, batch: int = 1, replace: bool = True) -> flo
     1 / lambda_max(A^-1/2 E[R_b . R_b] A^-1/2), A K = R K + K R: one symmetric eigenvalue problem,
     solved by Lanczos without forming an L^2 x L^2 matrix. Directions without input are left out.
 
+    With momentum beta and leakage gamma, h = lambda + gamma, noise of covariance V at every step
+    leaves, in the eigenbasis and elementwise, mu A S - mu^2 B S = mu^2 V in the steady state, where
+    A_ij = (1 - beta) (h_i + h_j),
+    B_ij = ((1 + beta^2) h_i h_j - beta (h_i^2 + h_j^2)) / (1 - beta^2).
+    V being rho (E_i[R_i S R_i] - R S R), the edge is 1 / lambda_max(A^-1/2 (B + V) A^-1/2): the
+    same problem, and the one above for beta = gamma = 0.
+
     Examples
     --------
     >>> u = np.array([[1.0], [2.0]])
@@ -221,7 +258,8 @@ def minibatch_edge(u: ArrayLike, *, batch: int = 1, replace: bool = True) -> flo
     >>> round(minibatch_edge(u, batch=2, replace=False), 12)  # the full batch: 2 / E[u^2]
     0.8
     """
-    return _of_regressors(u, batch, replace).edge()
+    beta, gamma = checked_momentum(momentum), _checks.nonnegative("leakage", leakage)
+    return _of_regressors(u, batch, replace, beta, gamma).edge()
 
 
 def lyapunov_edge(
@@ -267,7 +305,7 @@ def lyapunov_edge(
     runs = _checks.count("runs", runs, least=2)
     steps = _checks.count("steps", steps, least=10)
     if data.rho == 0:  # nothing is random
-        return LyapunovEdge(2 / float(data.lam[-1]), 0.0)
+        return LyapunovEdge(data.mean_edge(), 0.0)
 
     def exponents(mu: float) -> Array:
         return data.exponents(mu, seed, runs, steps)
@@ -314,7 +352,7 @@ def minibatch_edges(
     return MinibatchEdges(
         mean_square=data.edge(),
         almost_sure=lyapunov_edge(u, batch=batch, replace=replace, seed=seed),
-        mean=2 / float(data.lam[-1]),
+        mean=data.mean_edge(),
     )
 
 
@@ -337,10 +375,20 @@ class _DataSet:
     batch: int
     replace: bool
     rho: float  # variance of a batch mean over that of one example
+    beta: float
+    gamma: float
 
     @classmethod
     def of(
-        cls, U: Array, modes: NaturalModes, batch: int, replace: bool, error: Array | None = None
+        cls,
+        U: Array,
+        modes: NaturalModes,
+        batch: int,
+        replace: bool,
+        error: Array | None = None,
+        *,
+        beta: float = 0.0,
+        gamma: float = 0.0,
     ) -> _DataSet:
         """From checked regressors (N, T, L), the modes of their R, and errors (N, T, M) at w_o."""
         if modes.rank == 0:
@@ -360,12 +408,12 @@ class _DataSet:
         r = lam.size
         noise = None if error is None else error.conj() / np.sqrt(T)
         if T * (T + r) <= r * r or T == 1:
-            return cls(np.ascontiguousarray(rows), None, noise, lam, B, replace, rho)
+            return cls(np.ascontiguousarray(rows), None, noise, lam, B, replace, rho, beta, gamma)
         matrices = np.empty((N, r, r), rows.dtype)
         for i in range(N):
             matrices[i] = rows[i].T @ rows[i].conj()
         xi = None if noise is None else rows.transpose(0, 2, 1) @ noise
-        return cls(None, matrices, xi, lam, B, replace, rho)
+        return cls(None, matrices, xi, lam, B, replace, rho, beta, gamma)
 
     @property
     def _stack(self) -> Array:
@@ -386,20 +434,19 @@ class _DataSet:
         """N."""
         return int(self._stack.shape[0])
 
-    def second_moment(self, K: Array, mean: Array | None = None) -> Array:
-        """E[R_b K R_b] over the draw of the batch b.
+    def scatter(self, K: Array, mean: Array | None = None) -> Array:
+        """Covariance of R_b c over the draw of the batch b, where E[c c^H] = K.
 
-        With ``mean``, E[(R_b c - xi_b)(R_b c - xi_b)^H] where E[c c^H] = K and E[c] = mean (r, M).
+        With ``mean``, E[c] = mean (r, M): of the whole gradient R_b c - xi_b.
         """
-        whole = self.lam[:, None] * K * self.lam
-        if self.rho == 0:
-            return whole
-        each = self._by_matrix if self.factors is None else self._by_factor
         total = np.zeros_like(K)
+        if self.rho == 0:
+            return total
+        each = self._by_matrix if self.factors is None else self._by_factor
         for rows in self._parts:
             total += each(self._stack[rows], K, mean, rows)
-        mixed: Array = whole + self.rho * (total / self.examples - whole)
-        return mixed
+        spread: Array = self.rho * (total / self.examples - self.lam[:, None] * K * self.lam)
+        return spread
 
     def _by_matrix(self, part: Array, K: Array, mean: Array | None, rows: slice) -> Array:
         """Sum of R_i K R_i - X_i - X_i^H + xi_i xi_i^H from the R_i, as products over (i, k)."""
@@ -430,16 +477,23 @@ class _DataSet:
         return total
 
     def _symmetric(self) -> tuple[Callable[[Array], Array], Array]:
-        """S = A^-1/2 E[R_b . R_b] A^-1/2 and A^-1/2, elementwise in the eigenbasis."""
-        root = 1 / np.sqrt(self.lam + self.lam[:, None])
-        return lambda Y: root * self.second_moment(root * Y), root
+        """A^-1/2 (B + scatter) A^-1/2 and A^-1/2 of ``minibatch_edge``, in the eigenbasis."""
+        h, beta = self.lam + self.gamma, self.beta
+        square = h**2 + h[:, None] ** 2
+        B = ((1 + beta**2) * h * h[:, None] - beta * square) / (1 - beta**2)
+        root = 1 / np.sqrt((1 - beta) * (h + h[:, None]))
+        return lambda Y: root * (B * (root * Y) + self.scatter(root * Y)), root
+
+    def mean_edge(self) -> float:
+        """mu below which the mean weights converge."""
+        return 2 * (1 + self.beta) / float(self.lam[-1] + self.gamma)
 
     def edge(self) -> float:
-        """mu at which the spectral radius of K -> E[(I - mu R_b) K (I - mu R_b)] is 1."""
+        """mu at which the spectral radius of the map of the second moments is 1."""
         S, _ = self._symmetric()
         r, dtype = self.lam.size, self._stack.dtype
         if self.rho == 0:
-            return 2 / float(self.lam[-1])
+            return self.mean_edge()
         if r < 4:
             basis = np.eye(r * r, dtype=dtype).reshape(-1, r, r)
             dense = np.array([S(E).reshape(-1) for E in basis])
@@ -456,13 +510,10 @@ class _DataSet:
         )
         return 1 / float(top[0])
 
-    def fixed_point(self, mu: float) -> tuple[Array, float]:
-        """K with A K = mu E[(R_b c - xi_b)(..)^H], E[c] = 0, by conjugate gradients; residual."""
-        assert self.noise is not None
+    def fixed_point(self, mu: float, mean: Array) -> tuple[Array, float]:
+        """Covariance of c in the steady state, E[c] = mean, by conjugate gradients; residual."""
         S, root = self._symmetric()
-        r = self.lam.size
-        nothing = np.zeros((r, self.noise.shape[2]), self._stack.dtype)
-        force = mu * self.second_moment(np.zeros((r, r), self._stack.dtype), nothing)
+        force = mu * self.scatter(mean @ mean.conj().T, mean)
         y = np.zeros_like(force)
         rest = root * force
         size = float(np.linalg.norm(rest))
@@ -528,12 +579,29 @@ def _examples(u: ArrayLike, d: ArrayLike) -> tuple[Array, Array]:
     return U.astype(dtype), D.astype(dtype)
 
 
-def _of_regressors(u: ArrayLike, batch: int, replace: bool) -> _DataSet:
+def _mean_modes(
+    v0: Array, curvature: Array, pull: Array, mu: float, beta: float, steps: int
+) -> Array:
+    """(steps + 1, ...) E[v(n)]: v+ = v + beta (v - v(n-1)) - mu (curvature v + pull)."""
+    path = np.empty((steps + 1, *v0.shape), v0.dtype)
+    path[0], moved = v0, np.zeros_like(v0)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for n in range(steps):
+            moved = beta * moved - mu * (curvature * path[n] + pull)
+            path[n + 1] = path[n] + moved
+    path[np.isnan(path)] = np.inf  # inf - inf, past overflow
+    return path
+
+
+def _of_regressors(
+    u: ArrayLike, batch: int, replace: bool, beta: float = 0.0, gamma: float = 0.0
+) -> _DataSet:
     """The operator, where no desired response is needed."""
     U = _checks.array("u", u, ndim=(2, 3))
     U = U.astype(np.result_type(U, np.float64)).reshape(U.shape[0], -1, U.shape[-1])
     flat = U.reshape(-1, U.shape[2])
-    return _DataSet.of(U, natural_modes(flat.T @ flat.conj() / flat.shape[0]), batch, replace)
+    modes = natural_modes(flat.T @ flat.conj() / flat.shape[0])
+    return _DataSet.of(U, modes, batch, replace, beta=beta, gamma=gamma)
 
 
 def _product(a: Array, b: Array) -> Array:

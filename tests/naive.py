@@ -173,7 +173,7 @@ def normalized_moments(lam, eps, circular):
 # --- Mini-batches by enumeration ------------------------------------------------------------------
 
 
-def minibatch_expectations(U, D, w0, mu, batch, steps, replace):
+def minibatch_expectations(U, D, w0, mu, batch, steps, replace, momentum=0.0, leakage=0.0):
     """Training loss, |w - w_o|^2 and w averaged over every possible sequence of batches.
 
     U is (N, T, L), D (N, T, M), w0 (L, M) with y = w^H u. The tree of all draws is walked in full.
@@ -184,27 +184,28 @@ def minibatch_expectations(U, D, w0, mu, batch, steps, replace):
     everyone = range(N)
     with_twins, without = itertools.product(everyone, repeat=batch), itertools.permutations
     batches = list(with_twins if replace else without(everyone, batch))
-    weights = [w0]
+    weights, moves = [w0], [0 * w0]
     loss, msd, mean = [], [], []
     for _ in range(steps):
         loss.append(np.mean([(np.abs(d - u @ w.conj()) ** 2).sum(axis=1).mean() for w in weights]))
         msd.append(np.mean([(np.abs(w - w_o) ** 2).sum() for w in weights]))
         mean.append(np.mean(weights, axis=0))
-        following = []
-        for w in weights:
+        following, moved = [], []
+        for w, move in zip(weights, moves, strict=True):
             for chosen in batches:
                 g = 0
                 for i in chosen:
                     for t in range(T):
                         e = D[i, t] - w.conj().T @ U[i, t]
                         g = g + np.outer(U[i, t], e.conj()) / T
-                following.append(w + mu / batch * g)
-        weights = following
+                moved.append(momentum * move + mu / batch * g - mu * leakage * w)
+                following.append(w + moved[-1])
+        weights, moves = following, moved
     return np.array(loss), np.array(msd), np.array(mean)
 
 
-def minibatch_moment_map(U, batch, mu, replace):
-    """The map K -> E[(I - mu R_b) K (I - mu R_b)] as an L^2 x L^2 matrix, every batch summed."""
+def minibatch_moment_map(U, batch, mu, replace, momentum=0.0, leakage=0.0):
+    """The map K -> E[T_b K T_b^H] as a matrix, every batch summed; T_b moves c(n) and c(n-1)."""
     N, T, L = U.shape
     R = [U[i].T @ U[i].conj() / T for i in range(N)]
     if replace:
@@ -213,6 +214,8 @@ def minibatch_moment_map(U, batch, mu, replace):
         batches = list(itertools.combinations(range(N), batch))
     total = 0
     for chosen in batches:
-        step = np.eye(L) - mu * sum(R[i] for i in chosen) / batch
+        one, none = np.eye(L), np.zeros((L, L))
+        keep = (1 + momentum - mu * leakage) * one - mu * sum(R[i] for i in chosen) / batch
+        step = np.block([[keep, -momentum * one], [one, none]])
         total = total + np.kron(step, step.conj())
     return total / len(batches)

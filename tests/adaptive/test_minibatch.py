@@ -52,6 +52,35 @@ def test_the_recursion_is_the_average_over_every_draw(N, T, L, M, batch, circula
     )
 
 
+SGD = [(0.9, 0.0), (0.0, 0.3), (0.6, 0.2)]
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize(("momentum", "leak"), SGD)
+@pytest.mark.parametrize(
+    ("T", "L", "M", "circular", "rank"),
+    [
+        (1, 2, 2, False, None),
+        (2, 3, 1, False, None),  # more taps than positions
+        (5, 2, 2, True, None),  # more positions than taps
+        (2, 4, 2, False, 2),  # directions without input, which leakage empties
+    ],
+)
+def test_momentum_and_leakage_are_the_average_over_every_draw(
+    T, L, M, circular, rank, momentum, leak, replace
+):
+    U, D = data(T + L, 3, T, L, M, circular=circular, rank=rank)
+    w0 = np.random.default_rng(1).standard_normal((M, L)).astype(U.dtype)
+    power = np.linalg.norm(np.einsum("nti,ntj->ij", U, U.conj()) / (3 * T), 2)
+    sgd = {"momentum": momentum, "leakage": leak * power}
+    mu = 0.4 / power
+    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=4, batch=2, replace=replace, w0=w0, **sgd)
+    loss, msd, mean = naive.minibatch_expectations(U, D, w0.T, mu, 2, 4, replace, **sgd)
+    np.testing.assert_allclose(curve.mse, loss, rtol=1e-12)
+    np.testing.assert_allclose(curve.msd[:4], msd, rtol=1e-11)
+    np.testing.assert_allclose(curve.weights[:4], mean.transpose(0, 2, 1), rtol=1e-11, atol=1e-12)
+
+
 def test_one_output_and_one_position_are_the_same_problem_in_fewer_axes():
     U, D = data(0, 6, 1, 3, 1)
     full = adaptive.predict_minibatch(U, D, mu=0.02, steps=20)
@@ -64,15 +93,19 @@ def test_one_output_and_one_position_are_the_same_problem_in_fewer_axes():
 @pytest.mark.parametrize("circular", [False, True])
 @pytest.mark.parametrize(("T", "rank"), [(1, None), (2, None), (6, None), (1, 3), (4, 2)])
 @pytest.mark.parametrize(("batch", "replace"), [(1, True), (3, True), (3, False)])
+@pytest.mark.parametrize(("momentum", "leak"), [(0.0, 0.0), *SGD])
 def test_edge_is_where_the_spectral_radius_of_the_full_map_is_one(
-    T, rank, batch, replace, circular
+    T, rank, batch, replace, circular, momentum, leak
 ):
     U, _ = data(T + batch, 6, T, 4, 1, circular=circular, rank=rank)
-    edge = adaptive.minibatch_edge(U, batch=batch, replace=replace)
+    power = np.linalg.norm(np.einsum("nti,ntj->ij", U, U.conj()) / (6 * T), 2)
+    sgd = {"momentum": momentum, "leakage": leak * power}
+    edge = adaptive.minibatch_edge(U, batch=batch, replace=replace, **sgd)
     basis = np.linalg.svd(U.reshape(-1, 4).conj())[2][: rank or 4].conj().T  # the range of R
     inside = U @ basis.conj()
-    for factor, stable in ((1 - 1e-6, True), (1 + 1e-6, False)):
-        F = naive.minibatch_moment_map(inside, batch, factor * edge, replace)
+    # below it everywhere, above it everywhere
+    for factor, stable in ((0.3, True), (1 - 1e-6, True), (1 + 1e-6, False), (1.5, False)):
+        F = naive.minibatch_moment_map(inside, batch, factor * edge, replace, **sgd)
         assert (np.abs(np.linalg.eigvals(F)).max() < 1) == stable
 
 
@@ -90,15 +123,27 @@ def test_the_full_batch_is_gradient_descent():
 
 @pytest.mark.parametrize("T", [1, 3, 8])
 @pytest.mark.parametrize("fraction", [0.2, 0.9])
-def test_steady_state_is_the_limit_of_the_curve(T, fraction):
+@pytest.mark.parametrize(("momentum", "leakage"), [(0.0, 0.0), *SGD])
+def test_steady_state_is_the_limit_of_the_curve(T, fraction, momentum, leakage):
     rng = np.random.default_rng(3)
     U, D = rng.standard_normal((20, T, 4)), rng.standard_normal((20, T, 2))
-    mu = fraction * adaptive.minibatch_edge(U, batch=2)
-    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=6000, batch=2)
+    sgd = {"batch": 2, "momentum": momentum, "leakage": leakage}
+    mu = fraction * adaptive.minibatch_edge(U, **sgd)
+    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=6000, **sgd)
     assert curve.stable
     assert curve.residual < 1e-11
     assert curve.excess[-1] == pytest.approx(curve.emse, rel=1e-9)
     assert curve.msd[-1] == pytest.approx(curve.msd_final, rel=1e-9)
+
+
+def test_leakage_empties_directions_without_input():
+    U, D = data(4, 10, 1, 5, 1, rank=2)
+    sgd = {"momentum": 0.5, "leakage": 0.3}
+    mu = 0.5 * adaptive.minibatch_edge(U, **sgd)
+    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=4000, w0=np.ones((1, 5)), **sgd)
+    assert np.abs(curve.modes[-1, 0, :3]).max() < 1e-12
+    assert curve.msd[-1] == pytest.approx(curve.msd_final, rel=1e-9)
+    assert curve.mse[-1] == pytest.approx(curve.mse_final, rel=1e-9)
 
 
 def test_singular_data_leave_the_still_part_of_the_deviation_alone():
@@ -225,6 +270,8 @@ GOOD = {"u": np.ones((4, 2)), "d": np.ones(4), "mu": 0.1, "steps": 3}
             ValueError,
             "batch must be at most the 4 examples when replace is False; got 5",
         ),
+        ({"momentum": 1.0}, ValueError, "momentum must be at least 0 and less than 1; got 1.0"),
+        ({"leakage": -0.1}, ValueError, "leakage must be zero or positive; got -0.1"),
         ({"w0": np.ones(3)}, ValueError, r"w0 must have the shape of P, \(2,\); got \(3,\)"),
     ],
 )
