@@ -28,7 +28,6 @@ from adaptive import _checks
 from adaptive._checks import Array
 from adaptive.modes import NaturalModes, natural_modes
 from adaptive.results import LearningCurve
-from adaptive.stability import checked_momentum
 from adaptive.theory import initial_error, mean_weights, misadjustment
 from adaptive.wiener import WienerProblem
 
@@ -138,7 +137,7 @@ def predict_minibatch(
     (0.75, True, 1.538462)
     """
     mu, steps = _checks.positive("mu", mu), _checks.count("steps", steps)
-    beta, gamma = checked_momentum(momentum), _checks.nonnegative("leakage", leakage)
+    beta, gamma = _checks.fraction("momentum", momentum), _checks.nonnegative("leakage", leakage)
     U, D = _examples(u, d)
     problem = WienerProblem.from_data(
         U.reshape(-1, U.shape[2]), D.reshape(-1, D.shape[2]) if D.ndim == 3 else D.reshape(-1)
@@ -258,7 +257,7 @@ def minibatch_edge(
     >>> round(minibatch_edge(u, batch=2, replace=False), 12)  # the full batch: 2 / E[u^2]
     0.8
     """
-    beta, gamma = checked_momentum(momentum), _checks.nonnegative("leakage", leakage)
+    beta, gamma = _checks.fraction("momentum", momentum), _checks.nonnegative("leakage", leakage)
     return _of_regressors(u, batch, replace, beta, gamma).edge()
 
 

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, get_args
 import torch
 from torch import nn
 
-from adaptive._checks import count, nonnegative, positive
+from adaptive._checks import count, fraction, nonnegative, positive
 
-__all__ = ["bias_flag", "conv_layer", "count", "images", "momentum", "nonnegative", "positive"]
+__all__ = ["bias_flag", "conv_layer", "count", "fraction", "images", "nonnegative", "positive"]
 __all__ += ["Layer", "batch", "finite", "layer", "out_channels", "target_like"]
 
 
@@ -119,14 +119,6 @@ def bias_flag(conv: Layer, bias: bool | None, *, trained: bool = False) -> bool:
     if trained and bias and conv.bias is None:
         raise ValueError("bias must be False or None for a layer without a bias; got True")
     return bias
-
-
-def momentum(value: float) -> float:
-    """A heavy-ball coefficient, 0 <= beta < 1."""
-    beta = nonnegative("momentum", value)
-    if beta >= 1:
-        raise ValueError(f"momentum must be less than 1; got {value}")
-    return beta
 
 
 def out_channels(value: int) -> int:

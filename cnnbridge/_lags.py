@@ -454,6 +454,19 @@ def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
     return total
 
 
+def symmetrise(R: torch.Tensor) -> torch.Tensor:
+    """Each pair of entries (i, j), (j, i) replaced by its mean, in place and by tiles.
+
+    A plain product u u' need not be symmetric to the last digit: it depends on the library.
+    """
+    for i in range(0, R.shape[1], TILE):
+        rows = slice(i, i + TILE)
+        mean = (R[:, rows, i:] + R[:, i:, rows].mT) / 2
+        R[:, rows, i:] = mean
+        R[:, i:, rows] = mean.mT
+    return R
+
+
 # Pixels with some axes held at border cells, by those axes and cells: (groups * cells, T, width).
 # Lags that differ only along the other axes share them.
 Strips: TypeAlias = dict[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], torch.Tensor]

@@ -302,7 +302,7 @@ class Moments:
         """E[u u'] of all that was added, after which nothing more can be."""
         if self._R is None and self._lags is not None:
             return self._lags.patches(1 / self.count)
-        return self.R.div_(self.count)
+        return _lags.symmetrise(self.R.div_(self.count))
 
     @torch.no_grad()
     def add(

@@ -176,7 +176,7 @@ class Settings:
         return cls(
             _checks.positive("lr", lr),
             _checks.count("steps", steps, least=0),
-            _checks.momentum(momentum),
+            _checks.fraction("momentum", momentum),
             _checks.nonnegative("weight_decay", weight_decay),
         )
 

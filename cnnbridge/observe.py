@@ -337,7 +337,7 @@ class _Training:
             geometry,
             x,
             target,
-            _checks.momentum(momentum),
+            _checks.fraction("momentum", momentum),
             _checks.nonnegative("weight_decay", weight_decay),
             with_bias,
         )

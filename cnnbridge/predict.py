@@ -152,7 +152,7 @@ def predict_layer(
     geometry = Geometry.of(conv)
     with_bias = _checks.bias_flag(conv, bias, trained=True)
     rate = _checks.positive("lr", lr)
-    beta = _checks.momentum(momentum)
+    beta = _checks.fraction("momentum", momentum)
     decay = _checks.nonnegative("weight_decay", weight_decay)
     updates = _checks.count("steps", steps, least=0)
     problems = layer_problems(conv, x, target, bias=with_bias)

@@ -203,7 +203,7 @@ def learning_rate_bounds(
     if not items:
         raise ValueError("problems must hold at least one WienerProblem; got none")
     M = _checks.out_channels(out_channels)
-    beta = _checks.momentum(momentum)
+    beta = _checks.fraction("momentum", momentum)
     decay = _checks.nonnegative("weight_decay", weight_decay)
 
     def bound(power: float) -> float:

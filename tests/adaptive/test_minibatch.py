@@ -270,7 +270,7 @@ GOOD = {"u": np.ones((4, 2)), "d": np.ones(4), "mu": 0.1, "steps": 3}
             ValueError,
             "batch must be at most the 4 examples when replace is False; got 5",
         ),
-        ({"momentum": 1.0}, ValueError, "momentum must be at least 0 and less than 1; got 1.0"),
+        ({"momentum": 1.0}, ValueError, "momentum must be less than 1; got 1.0"),
         ({"leakage": -0.1}, ValueError, "leakage must be zero or positive; got -0.1"),
         ({"w0": np.ones(3)}, ValueError, r"w0 must have the shape of P, \(2,\); got \(3,\)"),
     ],
