@@ -6,13 +6,12 @@ baseline, ``unfold + matmul``, is ``torch.nn.functional.unfold`` and one matrix 
 curvlinops' input factor of KFAC (its ``extract_patches`` and the product that its hook makes) joins
 in where curvlinops is installed.
 
-    python -m cnnbridge.bench OUT            # CPU
-    python -m cnnbridge.bench OUT --cuda     # the first CUDA device, ImageNet shapes
+    naturalmodes bench cnnbridge                    # CPU
+    naturalmodes bench cnnbridge --device cuda      # see bench_cuda
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib
 import json
@@ -24,7 +23,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +54,6 @@ CASES: tuple[tuple[str, int, int, int, int, int, int, int, float], ...] = (
     ("3 channels, 32x32, k=3", 3, 3, 1, 1, 1, 32, 128, 0.95),
     ("96 channels, depthwise, 16x16, k=7", 96, 7, 1, 3, 96, 16, 16, 0.95),
     ("8 channels, 16x16, k=3, one image", 8, 3, 1, 1, 1, 16, 1, 0.95),
-)
-IMAGENET: tuple[tuple[str, int, int, int, int, int, int], ...] = (
-    ("stem: 3 channels, 224x224, k=7, stride 2", 3, 7, 2, 3, 224, 256),
-    ("64 channels, 56x56, k=3", 64, 3, 1, 1, 56, 256),
-    ("128 channels, 28x28, k=3", 128, 3, 1, 1, 28, 256),
-    ("256 channels, 14x14, k=3", 256, 3, 1, 1, 14, 256),
-    ("512 channels, 7x7, k=3", 512, 3, 1, 1, 7, 256),
 )
 ROUNDS = 21
 SECONDS = 12.0
@@ -103,83 +95,43 @@ def curvlinops_factor() -> Contestant | None:
     return factor
 
 
-def run(out: Path | str) -> dict[str, Any]:
-    """Measure on the CPU, on one thread; write patch_autocorrelation.json and .md into out."""
+def run(
+    out: Path | str, *, device: str = "cpu", commit: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Measure, and write what came out, as .json and as .md, into a folder.
+
+    Parameters
+    ----------
+    out : folder, made if missing.
+    device : "cpu", on one thread; or "cuda", the first CUDA device at ImageNet shapes, see
+        ``cnnbridge.bench_cuda``.
+    commit : of the code, to be written down.
+
+    Raises
+    ------
+    ValueError : no such device.
+    RuntimeError : there is no CUDA device.
+    """
+    about = machine() | {"commit": commit}
+    if device == "cuda":
+        from cnnbridge.bench_cuda import run_cuda
+
+        return run_cuda(out, about=about)
+    if device != "cpu":
+        raise ValueError(f"device must be 'cpu' or 'cuda'; got {device!r}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         cases = [_case(*case) for case in CASES]
     finally:
         torch.set_num_threads(threads)
-    found = {"machine": machine("cpu"), "rounds": ROUNDS, "cases": cases}
-    _write(found, Path(out), "patch_autocorrelation", _table(found))
+    about |= {"threads used": 1, "load average at the end": round(os.getloadavg()[0], 1)}
+    found = {"machine": about, "rounds": ROUNDS, "cases": cases}
+    _write(found, Path(out), _table(found))
     return found
 
 
-def run_cuda(out: Path | str, *, images: int | None = None) -> dict[str, Any]:
-    """The same on the first CUDA device, at ImageNet shapes, in float32 and bfloat16 input.
-
-    Raises
-    ------
-    RuntimeError : there is no CUDA device.
-    """
-    if not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device: run(out) measures on the CPU")
-    rate = _matmul_rate()
-    rows = []
-    for name, channels, kernel, stride, padding, size, many in IMAGENET:
-        conv = nn.Conv2d(channels, 64, kernel, stride=stride, padding=padding)
-        for dtype in (torch.float32, torch.bfloat16):
-            generator = torch.Generator(device="cuda").manual_seed(0)
-            shape = (images or many, channels, size, size)
-            x = torch.randn(shape, generator=generator, device="cuda").to(dtype)
-            row: dict[str, Any] = {"name": name, "input": str(dtype), "shape": list(shape)}
-            L = channels * kernel**2
-            products = 2 * L * L * shape[0] * (size // stride) ** 2
-            for label, contestant in {
-                "unfold + matmul": lambda x, conv: unfold_matmul(x.float(), conv),
-                **_ours(),
-            }.items():
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-                before = torch.cuda.memory_allocated()
-                try:
-                    seconds = _cuda_seconds(contestant, x, conv)
-                except torch.OutOfMemoryError:
-                    row[label] = {"seconds": None}
-                    continue
-                row[label] = {
-                    "seconds": seconds,
-                    "fraction_of_matmul_rate": products / seconds / rate,
-                    "extra_bytes": torch.cuda.max_memory_allocated() - before,
-                }
-            row["input_bytes"] = x.numel() * x.itemsize
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    found = {"machine": machine("cuda"), "float32_matmul_flops": rate, "cases": rows}
-    lines = [
-        f"Float32 matmul of this device: {rate / 1e12:.1f} TFLOP/s. The fraction is that of an "
-        f"unfolded product in the same time, so the lags can exceed 1.",
-        "",
-        "| layer | input | method | ms | fraction of matmul rate | extra memory / input |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        for label in ("unfold + matmul", *_ours()):
-            got = row[label]
-            if got["seconds"] is None:
-                cells = "out of memory | | "
-            else:
-                cells = (
-                    f"{1e3 * got['seconds']:.2f} | {got['fraction_of_matmul_rate']:.2f} | "
-                    f"{got['extra_bytes'] / row['input_bytes']:.2f}"
-                )
-            lines.append(f"| {row['name']} | {row['input']} | {label} | {cells} |")
-    _write(found, Path(out), "patch_autocorrelation_cuda", "\n".join(lines) + "\n")
-    return found
-
-
-def machine(kind: str) -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     model = platform.processor()
     try:
@@ -187,32 +139,13 @@ def machine(kind: str) -> dict[str, Any]:
         model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    about = {
+    return {
         "cpu": model,
         "cores": os.cpu_count(),
-        "threads used": 1,
-        "load average at the end": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
     }
-    if kind == "cuda":
-        about["device"] = torch.cuda.get_device_name()
-        about["tf32"] = torch.backends.cuda.matmul.allow_tf32
-    return about
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m cnnbridge.bench", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the results")
-    parser.add_argument("--cuda", action="store_true", help="measure the first CUDA device")
-    parser.add_argument("--images", type=int, help="images in a batch, with --cuda")
-    given = parser.parse_args(argv)
-    if given.cuda:
-        run_cuda(given.out, images=given.images)
-    else:
-        run(given.out)
 
 
 def _ours() -> dict[str, Contestant]:
@@ -331,9 +264,9 @@ def _table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write(found: dict[str, Any], out: Path, name: str, table: str) -> None:
+def _write(found: dict[str, Any], out: Path, table: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "patch_autocorrelation.json").write_text(json.dumps(found, indent=1) + "\n")
     about = "\n".join(f"- {key}: {value}" for key, value in found["machine"].items())
     head = (
         "# patch_autocorrelation beside unfolding\n\n"
@@ -343,27 +276,4 @@ def _write(found: dict[str, Any], out: Path, name: str, table: str) -> None:
         "Errors are relative to the largest entry of R. Extra memory is the rise of the peak in "
         "a process of its own, R included.\n\n"
     )
-    (out / f"{name}.md").write_text(f"{head}{about}\n\n{table}")
-
-
-def _matmul_rate() -> float:
-    a = torch.randn(8192, 8192, device="cuda")
-    seconds = _cuda_seconds(lambda x, _: x @ x, a, nn.Conv2d(1, 1, 1))
-    return float(2 * 8192**3 / seconds)
-
-
-def _cuda_seconds(one: Contestant, x: torch.Tensor, conv: nn.Conv2d) -> float:
-    times = []
-    for _ in range(7):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        one(x, conv)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1e3)
-    # the first of them loads kernels
-    return min(times[1:])
-
-
-if __name__ == "__main__":
-    main()
+    (out / "patch_autocorrelation.md").write_text(f"{head}{about}\n\n{table}")

@@ -254,6 +254,11 @@ class Monitor:
         return {name: [getattr(reading, name) for reading in self.history] for name in names}
 
     @property
+    def spent(self) -> float:
+        """Seconds spent in the monitor so far."""
+        return self._spent
+
+    @property
     def overhead(self) -> float:
         """Time spent in the monitor over the rest of the time since it was made."""
         end = time.perf_counter() if self._ended is None else self._ended

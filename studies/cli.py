@@ -203,6 +203,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="results/bench-...")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for cnnbridge.")] = "cpu",
 ) -> None:
     """Measure how fast a package is on this machine."""
     if package not in BENCHES:
@@ -212,7 +213,18 @@ def bench(
     with _one_sentence(folder):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"the bench of {package} is not part of this installation.")
-        getattr(importlib.import_module(module), function)(output_folder(folder))
+        measure = getattr(importlib.import_module(module), function)
+        from studies import results
+        from studies.reproduce import accepted
+
+        options = accepted(measure, {"device": device, "commit": results.commit()})
+        if device != "cpu" and "device" not in options:
+            raise UserError(f"the bench of {package} runs on the CPU: leave out --device.")
+        if "device" in options:
+            from studies.training import choose_device
+
+            options["device"] = choose_device(device).type
+        measure(output_folder(folder), **options)
 
 
 def _choices(

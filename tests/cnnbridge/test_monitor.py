@@ -351,7 +351,7 @@ def test_the_overhead_is_its_own_time(capsys):
         model(batch()[0])
         time.sleep(0.05)
         monitor.step()
-        spent = monitor._spent
+        spent = monitor.spent
     assert spent > 0
     assert 0 < monitor.overhead < 1
     out = capsys.readouterr().out
@@ -619,5 +619,5 @@ def test_other_layers_than_convolutions_of_images():
 def test_the_overhead_is_measured_on_request(capsys):
     monitor_overhead.main(["--batch", "2", "--steps", "2", "--size", "8", "--every", "2"])
     out = capsys.readouterr().out
-    assert "monitor: 1 readings of 20 layers in 2 steps" in out
+    assert "batch 2, cpu: 1 readings of 20 layers in 2 steps" in out
     assert "s without a monitor" in out

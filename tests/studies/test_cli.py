@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import studies.reproduce
-from studies import cli
+from studies import cli, results
 from studies.cli import app
 from tests.studies import fake_study
 
@@ -160,6 +160,13 @@ def test_bench(tmp_path, monkeypatch):
     monkeypatch.setitem(cli.BENCHES, "adaptive", "fake_bench:main")
     assert call("bench", "adaptive", "--out", tmp_path / "b").exit_code == 0
     assert seen == [tmp_path / "b"]
+    assert_refused(call("bench", "adaptive", "--device", "cuda"), "runs on the CPU")
     assert_refused(call("bench", "torch"), "adaptive, cnnbridge")
+    module.run = lambda out, *, device, commit: seen.append((out, device, commit))
+    monkeypatch.setitem(cli.BENCHES, "cnnbridge", "fake_bench:run")
+    words = ("bench", "cnnbridge", "--out", tmp_path / "b", "--device")
+    assert call(*words, "cpu").exit_code == 0
+    assert seen[1] == (tmp_path / "b", "cpu", results.commit())
+    assert_refused(call(*words, "tpu"), "auto, cpu or cuda")
     monkeypatch.setitem(cli.BENCHES, "adaptive", "studies.no_such_bench:main")
     assert_refused(call("bench", "adaptive"), "not part of this installation")
