@@ -186,14 +186,17 @@ def track_sharpness(
         part.parameters = [named[n] for n in part.names]
     rows: dict[str, list[float]] = {"hessian": [], "gauss_newton": [], **{n: [] for n in parts}}
     at: list[int] = []
-    losses = np.full(settings.steps + 1, np.nan)
+    losses = whole.start.new_full((settings.steps + 1,), torch.nan, dtype=torch.float64)
+    finite = torch.zeros(settings.steps + 1, dtype=torch.bool, device=losses.device)
     guesses: dict[str, Array | None] = dict.fromkeys(rows)
 
     def look(n: int, weights: torch.Tensor, value: torch.Tensor) -> bool:
-        losses[n] = float(value)
-        if not np.isfinite(losses[n]) or not bool(torch.isfinite(weights).all()):
-            return False
+        losses[n] = value
+        finite[n] = torch.isfinite(weights).all() & torch.isfinite(value)
         if n % stride == 0:
+            # the device is asked only where it is measured: what has left the range stays there
+            if not bool(finite[n]):
+                return False
             at.append(n)
             for name, row in rows.items():
                 objective = parts.get(name, whole)
@@ -204,6 +207,10 @@ def track_sharpness(
         return True
 
     train(whole, settings, look)
+    loss_of = losses.cpu().numpy()
+    alive = finite.cpu().numpy()
+    if not alive.all():
+        loss_of[int(np.argmin(alive)) + 1 :] = np.nan
     return SharpnessTrack(
         learning_rate=settings.lr,
         momentum=settings.momentum,
@@ -213,5 +220,5 @@ def track_sharpness(
         hessian=np.array(rows["hessian"]),
         gauss_newton=np.array(rows["gauss_newton"]),
         layers={name: np.array(rows[name]) for name in parts},
-        loss=losses,
+        loss=loss_of,
     )
