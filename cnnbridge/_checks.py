@@ -22,10 +22,14 @@ Layer: TypeAlias = (
     | nn.ConvTranspose3d
     | nn.Linear
 )
+PLAIN = frozenset(get_args(Layer))
 
 
 def layer(name: str, value: Any) -> Layer:
     """A layer of torch.nn whose geometry is known and that computes what its class computes."""
+    if type(value) in PLAIN:
+        # neither lazy nor parametrized: those are classes of their own
+        return value  # type: ignore[no-any-return]
     base = next((kind for kind in get_args(Layer) if isinstance(value, kind)), None)
     if base is None:
         raise TypeError(

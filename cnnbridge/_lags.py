@@ -426,7 +426,7 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.shape[2] == b.shape[2] == 1:
         # one dot product over all rows would round along the way
         return (a * b).sum(1, keepdim=True)
-    if len(a) == 1:
+    if a.shape[0] == 1:
         # a plain product takes offset and sliced views as they are
         return (a[0].t() @ b[0])[None]
     return torch.bmm(a.mT, b)
@@ -436,7 +436,8 @@ def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
     """Add u u' (groups, L, columns) to a float64 total, which is made if there is none."""
     L = u.shape[1]
     if L <= 2 * TILE:
-        square = u @ u.mT
+        # one plain product costs less than a batch of one
+        square = (u[0] @ u[0].t())[None] if u.shape[0] == 1 else u @ u.mT
         return square.to(torch.float64) if total is None else total.add_(square)
     # a symmetric product by tiles on and above the diagonal: nearly half of the work saved
     first = total is None
@@ -454,14 +455,17 @@ def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
     return total
 
 
-def symmetrise(R: torch.Tensor) -> torch.Tensor:
-    """Each pair of entries (i, j), (j, i) replaced by its mean, in place and by tiles.
+def symmetrise(R: torch.Tensor, count: int) -> torch.Tensor:
+    """R / count, each pair of entries (i, j), (j, i) replaced by its mean; overwrites a large R.
 
     A plain product u u' need not be symmetric to the last digit: it depends on the library.
     """
+    half = 0.5 / count
+    if R.shape[1] <= TILE:
+        return (R + R.mT).mul_(half)
     for i in range(0, R.shape[1], TILE):
         rows = slice(i, i + TILE)
-        mean = (R[:, rows, i:] + R[:, i:, rows].mT) / 2
+        mean = (R[:, rows, i:] + R[:, i:, rows].mT).mul_(half)
         R[:, rows, i:] = mean
         R[:, i:, rows] = mean.mT
     return R

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from math import isfinite
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,9 +14,10 @@ import torch.distributed as dist
 
 from cnnbridge import _checks, _lags
 from cnnbridge._checks import Layer
-from cnnbridge.patches import Geometry, check_input, windows
+from cnnbridge.patches import Geometry, check_input, columns
 
 Method = Literal["auto", "lags", "unfold"]
+METHODS = get_args(Method)
 
 # A chunk that stays in a core's cache, or nearly, is multiplied fastest. On an accelerator a chunk
 # has to fill the device instead.
@@ -80,7 +82,7 @@ def patch_autocorrelation(
     [[1.0, 1.0], [1.0, 1.0]]
     """
     geometry = Geometry.of(conv)
-    if method not in get_args(Method):
+    if method not in METHODS:
         raise ValueError(f"method must be 'auto', 'lags' or 'unfold'; got {method!r}")
     if chunk_size is not None:
         chunk_size = _checks.count("chunk_size", chunk_size)
@@ -265,8 +267,7 @@ class Moments:
 
     geometry: Geometry
     bias: bool
-    P: torch.Tensor
-    d_power: torch.Tensor
+    device: torch.device
     count: int = 0
     _R: torch.Tensor | None = field(default=None, repr=False)
     _lags: _lags.LagSums | None = field(default=None, repr=False)
@@ -275,34 +276,41 @@ class Moments:
     def zeros(cls, conv: Layer | Geometry, *, bias: bool, device: torch.device) -> Moments:
         """Nothing summed yet."""
         geometry = conv if isinstance(conv, Geometry) else Geometry.of(conv)
-        groups, L = geometry.groups, geometry.taps + int(bias)
+        return cls(geometry, bias, device)
 
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
+    @cached_property
+    def P(self) -> torch.Tensor:
+        """(groups, M / groups, L): the sum of d u'."""
+        groups, L = self.geometry.groups, self.geometry.taps + int(self.bias)
+        outputs = self.geometry.out_channels // groups
+        return torch.zeros((groups, outputs, L), dtype=torch.float64, device=self.device)
 
-        outputs = geometry.out_channels // groups
-        return cls(geometry, bias, zeros(groups, outputs, L), zeros(groups))
+    @cached_property
+    def d_power(self) -> torch.Tensor:
+        """(groups,): the sum of d d'."""
+        return torch.zeros(self.geometry.groups, dtype=torch.float64, device=self.device)
 
     @property
     def R(self) -> torch.Tensor:
         """(groups, L, L): the sum of u u'."""
         self._settle()
         if self._R is None:
-            L = self.P.shape[-1]
-            self._R = self.P.new_zeros((self.geometry.groups, L, L))
+            groups, L = self.geometry.groups, self.geometry.taps + int(self.bias)
+            self._R = torch.zeros((groups, L, L), dtype=torch.float64, device=self.device)
         return self._R
 
     def finite(self) -> bool:
         """Whether powers are finite: then so is every value that a tap has met."""
         powers = [] if self._lags is None else [self._lags.products[0]]
         powers += [] if self._R is None else [self._R]
-        return all(bool(power.diagonal(dim1=-2, dim2=-1).sum().isfinite()) for power in powers)
+        # one number to fetch; NaN, or inf less inf, stays in the sum
+        return all(isfinite(power.diagonal(dim1=-2, dim2=-1).sum().item()) for power in powers)
 
     def mean(self) -> torch.Tensor:
         """E[u u'] of all that was added, after which nothing more can be."""
         if self._R is None and self._lags is not None:
             return self._lags.patches(1 / self.count)
-        return _lags.symmetrise(self.R.div_(self.count))
+        return _lags.symmetrise(self.R, self.count)
 
     @torch.no_grad()
     def add(
@@ -437,30 +445,64 @@ def _chunks(
 
     The regressors are overwritten by the next ones.
     """
-    height, *rest = geometry.output_size(*x.shape[2:])
-    L = geometry.taps + int(bias)
-    row_bytes = geometry.groups * L * math.prod(rest) * dtype.itemsize
-    # fewer columns than rows would make R the bottleneck
-    budget = _budget(geometry, tuple(x.shape), dtype.itemsize, x.device, L * L * dtype.itemsize)
-    rows = height
-    if chunk_size is None:
-        # one large image can exceed the budget by itself: then it goes by bands of rows
-        rows = min(height, max(1, budget // row_bytes))
-        chunk_size = max(1, budget // (row_bytes * height))
-    axes, space = len(geometry.kernel), None
-    for first in range(0, x.shape[0], chunk_size):
-        images = slice(first, first + chunk_size)
-        view = windows(x[images].to(dtype), geometry).unflatten(1, (geometry.groups, -1))
+    axes = len(geometry.kernel)
+    device, L = x.device, geometry.taps + int(bias)
+    some, rows = _unfolded_at_once(
+        geometry, tuple(x.shape), bias, dtype.itemsize, chunk_size, device
+    )
+    space = None
+    for first in range(0, x.shape[0], some):
+        images = slice(first, first + some)
+        part = x if some >= x.shape[0] else x[images]
+        view = columns(part.to(dtype), geometry)
+        height = view.shape[3 + axes]
         for top in range(0, height, rows):
-            band = view.narrow(3 + axes, top, min(rows, height - top))
-            band = band.permute(1, *range(2, 3 + axes), 0, *range(3 + axes, band.ndim))
-            shape = (geometry.groups, L, band.shape[2 + axes :].numel())
-            if space is None:
-                # the first is the largest
-                space = band.new_empty(math.prod(shape))
-            u = space[: math.prod(shape)].view(shape)
-            # written in place, so that the unfolded chunk exists once, constant tap included
-            u[:, : L - int(bias)].view(band.shape).copy_(band)
-            if bias:
-                u[:, -1] = 1
+            band = view if rows >= height else view.narrow(3 + axes, top, min(rows, height - top))
+            shape = (geometry.groups, L, math.prod(band.shape[2 + axes :]))
+            if not bias and _in_place(band, 2 + axes):
+                u = band.reshape(shape)
+            else:
+                if space is None:
+                    # the first is the largest
+                    space = band.new_empty(math.prod(shape))
+                u = space[: math.prod(shape)].view(shape)
+                # written in place, so that the unfolded chunk exists once, constant tap included
+                u[:, : geometry.taps].view(band.shape).copy_(band)
+                if bias:
+                    u[:, -1] = 1
             yield images, slice(top, top + rows), u
+
+
+@lru_cache(maxsize=256)
+def _unfolded_at_once(
+    geometry: Geometry,
+    shape: tuple[int, ...],
+    bias: bool,
+    value: int,
+    chunk_size: int | None,
+    device: torch.device,
+) -> tuple[int, int]:
+    """Images of a chunk, and output rows of each band of it."""
+    height, *rest = geometry.output_size(*shape[2:])
+    L = geometry.taps + int(bias)
+    row_bytes = geometry.groups * L * math.prod(rest) * value
+    # fewer columns than rows would make R the bottleneck
+    budget = _budget(geometry, shape, value, device, L * L * value)
+    if chunk_size is not None:
+        return chunk_size, height
+    # one large image can exceed the budget by itself: then it goes by bands of rows
+    return max(1, budget // (row_bytes * height)), min(height, max(1, budget // row_bytes))
+
+
+def _in_place(view: torch.Tensor, axis: int) -> bool:
+    """Whether the patches lie in memory as wanted: tokens, or the pixels of one image."""
+    if math.prod(view.shape[2:axis]) > 1:
+        return False
+    ahead = None
+    for n, step in zip(reversed(view.shape[axis:]), reversed(view.stride()[axis:]), strict=True):
+        if n == 1:
+            continue
+        if ahead is not None and step != ahead:
+            return False
+        ahead = n * step
+    return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from operator import mul
 from typing import Any, cast
 
 import torch
@@ -65,68 +67,32 @@ class Geometry:
         """
         layer = _checks.layer("conv", layer)
         if isinstance(layer, nn.Linear):
-            ends = (layer.in_features, layer.out_features, 1)
-            return cls("linear", *ends, (1,), (1,), (1,), (1,), ((0, 0),), "zeros")
-        kernel, step, dilation = layer.kernel_size, layer.stride, layer.dilation
-        ones = (1,) * len(kernel)
-        # an even kernel cannot be centred: torch puts the odd row and column at the far end
-        reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        if layer.padding == "valid":
-            pads = tuple((0, 0) for _ in kernel)
-        elif layer.padding == "same":
-            pads = tuple((r // 2, r - r // 2) for r in reach)
-        else:
-            pads = tuple((p, p) for p in cast("tuple[int, ...]", layer.padding))
-        kind, stride, spread = "conv", step, ones
-        if layer.transposed:
-            kind, stride, spread = "transposed", ones, step
-            ends_far = cast("tuple[int, ...]", layer.output_padding)
-            pads = tuple(
-                (r - p, r - p + extra)
-                for r, (p, _), extra in zip(reach, pads, ends_far, strict=True)
-            )
-        channels = (layer.in_channels, layer.out_channels, layer.groups)
-        return cls(kind, *channels, kernel, stride, dilation, spread, pads, layer.padding_mode)
+            return _of_linear(layer.in_features, layer.out_features)
+        padding = layer.padding if isinstance(layer.padding, str) else tuple(layer.padding)
+        return _of_convolution(
+            layer.transposed,
+            (layer.in_channels, layer.out_channels, layer.groups),
+            tuple(layer.kernel_size),
+            tuple(layer.stride),
+            tuple(layer.dilation),
+            padding,
+            tuple(layer.output_padding),
+            layer.padding_mode,
+        )
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """L, the number of weights of one output channel, without its bias."""
         return self.in_channels // self.groups * math.prod(self.kernel)
 
-    @property
+    @cached_property
     def spans(self) -> tuple[int, ...]:
         """Extent of the kernel along each axis, with its dilation."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     def output_size(self, *size: int) -> tuple[int, ...]:
         """Spatial size of the layer's output for an input of this size; see ``output_size``."""
-        if self.kind == "linear":
-            return size
-        if len(size) != len(self.kernel):
-            raise ValueError(
-                f"size must have one number for each of the layer's {len(self.kernel)} spatial "
-                f"axes; got {size}"
-            )
-        # torch refuses these too, but without naming the layer's setting
-        room = {"reflect": 1, "circular": 0}.get(self.padding_mode)
-        most = [max(pad) for pad in self.pads]
-        if room is not None and any(p > n - room for p, n in zip(most, size, strict=True)):
-            raise ValueError(
-                f"x must be larger than the layer's {self.padding_mode} padding, {_by(most)}; "
-                f"got {_of(size)}"
-            )
-        padded = [
-            (n - 1) * s + 1 + sum(pad)
-            for n, s, pad in zip(size, self.spread, self.pads, strict=True)
-        ]
-        if any(n < span for n, span in zip(padded, self.spans, strict=True)):
-            raise ValueError(
-                f"x must be at least as large as the layer's kernel, {_by(self.spans)} with its "
-                f"dilation; got {_of(padded)} after padding"
-            )
-        return tuple(
-            (n - span) // s + 1 for n, span, s in zip(padded, self.spans, self.stride, strict=True)
-        )
+        return _output_size(self, size)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the layer's output for an input of this shape."""
@@ -140,9 +106,16 @@ class Geometry:
             return x
         return x.reshape(x.shape[0], -1, x.shape[-1]).transpose(1, 2)
 
+    def by_group(self, weight: torch.Tensor) -> torch.Tensor:
+        """A tensor of the shape of the layer's weight as (groups, M / groups, L)."""
+        if self.kind != "transposed":
+            return weight.reshape(self.groups, -1, self.taps)
+        turned = weight.flip(list(range(2, weight.ndim)))
+        return turned.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2)
+
     def stuffed(self, x: torch.Tensor) -> torch.Tensor:
         """x (N, C, *size) with the zeros between its pixels."""
-        if all(s == 1 for s in self.spread):
+        if max(self.spread) == 1:
             return x
         size = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], self.spread, strict=True)]
         wide = x.new_zeros((*x.shape[:2], *size))
@@ -152,11 +125,88 @@ class Geometry:
     def padded(self, x: torch.Tensor) -> torch.Tensor:
         """x (N, C, *size) with zeros between and padding around, where the layer has them."""
         x = self.stuffed(x)
-        if not any(map(any, self.pads)):
+        if not self._padding:
             return x
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return F.pad(x, self._padding, mode=mode)
+
+    @cached_property
+    def _padding(self) -> list[int]:
         # torch counts axes from the last
-        return F.pad(x, [p for pad in reversed(self.pads) for p in pad], mode=mode)
+        pads = [p for pad in reversed(self.pads) for p in pad]
+        return pads if any(pads) else []
+
+
+# Layers are looked at again and again, in a training loop at every step: their settings are read
+# each time, what follows from those is kept.
+
+
+@lru_cache(maxsize=1024)
+def _of_linear(inputs: int, outputs: int) -> Geometry:
+    return Geometry("linear", inputs, outputs, 1, (1,), (1,), (1,), (1,), ((0, 0),), "zeros")
+
+
+@lru_cache(maxsize=1024)
+def _of_convolution(
+    transposed: bool,
+    channels: tuple[int, int, int],
+    kernel: tuple[int, ...],
+    step: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: str | tuple[int, ...],
+    output_padding: tuple[int, ...],
+    padding_mode: str,
+) -> Geometry:
+    """From a layer's own settings; channels are those in, those out, and groups."""
+    ones = (1,) * len(kernel)
+    # an even kernel cannot be centred: torch puts the odd row and column at the far end
+    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    if padding == "valid":
+        pads = tuple((0, 0) for _ in kernel)
+    elif padding == "same":
+        pads = tuple((r // 2, r - r // 2) for r in reach)
+    else:
+        pads = tuple((p, p) for p in cast("tuple[int, ...]", padding))
+    kind, stride, spread = "conv", step, ones
+    if transposed:
+        kind, stride, spread = "transposed", ones, step
+        pads = tuple(
+            (r - p, r - p + extra)
+            for r, (p, _), extra in zip(reach, pads, output_padding, strict=True)
+        )
+    return Geometry(kind, *channels, kernel, stride, dilation, spread, pads, padding_mode)
+
+
+@lru_cache(maxsize=4096)
+def _output_size(geometry: Geometry, size: tuple[int, ...]) -> tuple[int, ...]:
+    if geometry.kind == "linear":
+        return size
+    if len(size) != len(geometry.kernel):
+        raise ValueError(
+            f"size must have one number for each of the layer's {len(geometry.kernel)} spatial "
+            f"axes; got {size}"
+        )
+    # torch refuses these too, but without naming the layer's setting
+    room = {"reflect": 1, "circular": 0}.get(geometry.padding_mode)
+    most = [max(pad) for pad in geometry.pads]
+    if room is not None and any(p > n - room for p, n in zip(most, size, strict=True)):
+        raise ValueError(
+            f"x must be larger than the layer's {geometry.padding_mode} padding, {_by(most)}; "
+            f"got {_of(size)}"
+        )
+    padded = [
+        (n - 1) * s + 1 + sum(pad)
+        for n, s, pad in zip(size, geometry.spread, geometry.pads, strict=True)
+    ]
+    if any(n < span for n, span in zip(padded, geometry.spans, strict=True)):
+        raise ValueError(
+            f"x must be at least as large as the layer's kernel, {_by(geometry.spans)} with its "
+            f"dilation; got {_of(padded)} after padding"
+        )
+    return tuple(
+        (n - span) // s + 1
+        for n, span, s in zip(padded, geometry.spans, geometry.stride, strict=True)
+    )
 
 
 def taps_per_output(conv: Layer, *, bias: bool = False) -> int:
@@ -194,11 +244,7 @@ def group_weights(conv: Layer, *, bias: bool = False) -> torch.Tensor:
     """
     geometry = Geometry.of(conv)
     weight: torch.Tensor = conv.weight
-    if geometry.kind == "transposed":
-        turned = weight.flip(list(range(2, weight.ndim)))
-        weights = turned.unflatten(0, (geometry.groups, -1)).transpose(1, 2).flatten(2)
-    else:
-        weights = weight.reshape(geometry.groups, -1, geometry.taps)
+    weights = geometry.by_group(weight)
     if not bias:
         return weights
     last = conv.bias if conv.bias is not None else weight.new_zeros(geometry.out_channels)
@@ -292,6 +338,20 @@ def windows(x: torch.Tensor, geometry: Geometry) -> torch.Tensor:
         x = x.unfold(2 + axis, geometry.spans[axis], geometry.stride[axis])
     x = x[every(geometry.dilation)]
     return x.permute(0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
+
+
+def columns(x: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    """The same by group: (groups, C / groups, *kernel, N, *positions), in one step."""
+    places = geometry.output_size(*x.shape[2:])
+    x = geometry.padded(x)
+    own = geometry.in_channels // geometry.groups
+    image, channel, *pixel = x.stride()
+    taps = map(mul, pixel, geometry.dilation)
+    steps = map(mul, pixel, geometry.stride)
+    return x.as_strided(
+        (geometry.groups, own, *geometry.kernel, x.shape[0], *places),
+        (own * channel, channel, *taps, image, *steps),
+    )
 
 
 def every(steps: tuple[int, ...]) -> tuple[Any, ...]:

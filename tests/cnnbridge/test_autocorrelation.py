@@ -171,12 +171,49 @@ def test_wide_patches_go_by_tiles(monkeypatch):
     assert torch.equal(R, R.T)
 
 
-def test_the_input_is_not_written_to():
-    x = images(3, 16, 8, 8)
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(16, 4, 3, padding=1), nn.Conv2d(16, 4, 1), nn.Linear(16, 4)],
+    ids=["3x3", "1x1", "linear"],
+)
+def test_the_input_is_not_written_to(layer):
+    x = images(3, 8, 8, 16) if isinstance(layer, nn.Linear) else images(3, 16, 8, 8)
     before = x.clone()
     for method in ("lags", "unfold"):
-        patch_autocorrelation(x, nn.Conv2d(16, 4, 3, padding=1), method=method)
+        patch_autocorrelation(x, layer, method=method)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, stride=2),
+        nn.Conv2d(4, 4, 1),
+        nn.Conv2d(4, 4, 1, stride=2, groups=2),
+        nn.Linear(4, 2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_layout_in_memory_does_not_matter(layer, bias):
+    wide = images(5, 4, 6, 4)
+    layouts = {
+        "channels last": wide.contiguous(memory_format=torch.channels_last),
+        "turned": wide.transpose(2, 3),
+        "every other": images(10, 4, 6, 8)[::2, :, :, ::2],
+        "expanded": wide[:1].expand(5, 4, 6, 4),
+        "one image": wide[:1],
+        "a row of each": wide[:, :, :1] if layer.weight.shape[2:] != (3, 3) else wide,
+    }
+    for name, x in layouts.items():
+        if isinstance(layer, nn.Linear):
+            x = x.transpose(1, 3)
+        for method in ("lags", "unfold"):
+            R = patch_autocorrelation(x, layer, bias=bias, method=method)
+            torch.testing.assert_close(
+                R, reference(x.contiguous(), layer, bias), rtol=1e-13, atol=1e-13, msg=name
+            )
 
 
 def test_the_method_is_chosen_by_cost():
