@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from cnnbridge import _checks, _lags
 from cnnbridge._checks import Layer
-from cnnbridge.patches import Geometry, check_input, columns
+from cnnbridge.patches import Geometry, check_input, columns, weight_gradient
 
 Method = Literal["auto", "lags", "unfold"]
 METHODS = get_args(Method)
@@ -329,13 +329,14 @@ class Moments:
         geometry = self.geometry
         x = geometry.channels_first(x)
         if target is not None:
-            # the patches are needed anyway
-            method, target = "unfold", geometry.channels_first(target)
+            target = geometry.channels_first(target)
         shape, value = tuple(x.shape), dtype.itemsize
         if method == "auto":
             method = _chosen(geometry, shape, value, chunk_size, x.device)
         if method == "lags":
             self._add_lags(x, chunk_size, dtype)
+            if target is not None:
+                self._add_target(x, target, chunk_size, dtype)
             return
         for images, rows, u in _chunks(x, geometry, self.bias, chunk_size, dtype):
             self._R = _lags.gram(u, self._R)
@@ -359,6 +360,26 @@ class Moments:
         chunk = _lag_chunk(plan, tuple(x.shape), dtype.itemsize, chunk_size, x.device)
         self._lags.add(x, chunk, dtype)
         self.count += len(x) * plan.positions
+
+    def _add_target(
+        self, x: torch.Tensor, target: torch.Tensor, chunk_size: int | None, dtype: torch.dtype
+    ) -> None:
+        """Sums of d u' and d d', a chunk at a time, without the patches."""
+        geometry, (u, d) = self.geometry, (x, target)
+        if geometry.kind == "transposed":
+            # its weight is that of the way back
+            geometry, (u, d) = geometry.way_back, (target, x)
+        some, rows = _unfolded_at_once(
+            geometry, tuple(u.shape), False, dtype.itemsize, chunk_size, x.device
+        )
+        for first in range(0, x.shape[0], some):
+            part = slice(first, first + some)
+            weight = weight_gradient(u[part].to(dtype), d[part].to(dtype), geometry, rows)
+            self.P[..., : self.geometry.taps] += self.geometry.by_group(weight)
+            wanted = target[part].to(dtype).unflatten(1, (geometry.groups, -1)).flatten(3)
+            if self.bias:
+                self.P[..., -1] += wanted.sum(dim=(0, 3))
+            self.d_power += (wanted * wanted).sum(dim=(0, 2, 3))
 
     def _settle(self) -> None:
         """Work the lag sums into R; they stay apart while batches are of one size."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
@@ -89,6 +90,17 @@ class Geometry:
     def spans(self) -> tuple[int, ...]:
         """Extent of the kernel along each axis, with its dilation."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def way_back(self) -> Geometry:
+        """Of a transposed layer: the convolution from its outputs to its inputs, same weight."""
+        pads = tuple(
+            (span - 1 - near, span - 1 - far)
+            for span, (near, far) in zip(self.spans, self.pads, strict=True)
+        )
+        channels = (self.out_channels, self.in_channels, self.groups)
+        steps = (self.kernel, self.spread, self.dilation, self.stride)
+        return Geometry("conv", *channels, *steps, pads, "zeros")
 
     def output_size(self, *size: int) -> tuple[int, ...]:
         """Spatial size of the layer's output for an input of this size; see ``output_size``."""
@@ -352,6 +364,27 @@ def columns(x: torch.Tensor, geometry: Geometry) -> torch.Tensor:
         (geometry.groups, own, *geometry.kernel, x.shape[0], *places),
         (own * channel, channel, *taps, image, *steps),
     )
+
+
+def weight_gradient(
+    x: torch.Tensor, d: torch.Tensor, geometry: Geometry, rows: int
+) -> torch.Tensor:
+    """Sum over images and positions of d u', in the shape of a convolution's weight, float64.
+
+    It is what torch takes for the weight's gradient where d is that of the output; ``rows`` of the
+    output at a time, since its routine may unfold them.
+    """
+    gradient: Any = (conv1d_weight, conv2d_weight, conv3d_weight)[len(geometry.kernel) - 1]
+    shape = (d.shape[1], x.shape[1] // geometry.groups, *geometry.kernel)
+    x, step, span = geometry.padded(x), geometry.stride[0], geometry.spans[0]
+    total = x.new_zeros(shape, dtype=torch.float64)
+    for top in range(0, d.shape[2], rows):
+        part = d[:, :, top : top + rows]
+        under = x[:, :, top * step : (top + part.shape[2] - 1) * step + span]
+        total += gradient(
+            under, shape, part, geometry.stride, 0, geometry.dilation, geometry.groups
+        )
+    return total
 
 
 def every(steps: tuple[int, ...]) -> tuple[Any, ...]:

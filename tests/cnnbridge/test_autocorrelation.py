@@ -40,6 +40,9 @@ def test_a_large_image_goes_by_bands_of_rows(monkeypatch):
     # a budget of one and a half output rows: bands of a single row
     monkeypatch.setitem(autocorrelation.CHUNK_BYTES, "cpu", 19 * 4 * 8 * 3 // 2)
     monkeypatch.setattr(autocorrelation, "SMALL_BYTES", 0)
+    # nothing kept from other tests, nor for them
+    at_once = autocorrelation._unfolded_at_once.__wrapped__
+    monkeypatch.setattr(autocorrelation, "_unfolded_at_once", at_once)
     x = images(3, 2, 9, 8)
     R = patch_autocorrelation(x, CONV, bias=True, method="unfold")
     torch.testing.assert_close(R, reference(x, CONV, True), rtol=1e-13, atol=1e-13)

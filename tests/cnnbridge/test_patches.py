@@ -15,6 +15,7 @@ from cnnbridge import (
     taps_per_output,
     unfold_patches,
 )
+from cnnbridge.autocorrelation import Moments
 from tests.cnnbridge import naive_patches as naive
 
 # torch's remark on its own cost for even kernels
@@ -84,6 +85,16 @@ def check(conv, x):
         R = patch_autocorrelation(x, conv, bias=bias, method=method)
         assert R.shape == ((geometry.groups,) if geometry.groups > 1 else ()) + (u.shape[2],) * 2
         np.testing.assert_allclose(R.reshape(exact.shape), exact, rtol=1e-12, atol=1e-13)
+    # the layer's output serves as a desired response
+    d = y.detach() + 1
+    grouped = geometry.channels_first(d).reshape(len(x), geometry.groups, -1, u.shape[-1]).numpy()
+    P = np.einsum("ngmp,nglp->gml", grouped, expected)
+    for method in ("lags", "unfold"):
+        moments = Moments.zeros(conv, bias=bias, device=x.device)
+        moments.add(x, d, method=method)
+        np.testing.assert_allclose(moments.P, P, rtol=1e-12, atol=1e-11)
+        np.testing.assert_allclose(moments.d_power, (grouped**2).sum((0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(moments.R / moments.count, exact, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("mode", MODES)

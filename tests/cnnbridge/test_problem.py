@@ -5,6 +5,8 @@ from torch import nn
 
 import adaptive
 from cnnbridge import (
+    Geometry,
+    autocorrelation,
     group_weights,
     layer_problem,
     layer_problems,
@@ -13,7 +15,10 @@ from cnnbridge import (
     mu_from_lr,
     unfold_patches,
 )
+from cnnbridge.autocorrelation import Moments
 from tests.cnnbridge.test_patches import images
+
+uncached_chunks = autocorrelation._unfolded_at_once.__wrapped__
 
 
 def setting(groups=1, bias=True, seed=0):
@@ -46,6 +51,42 @@ def test_equals_the_problem_of_the_unfolded_patches():
     assert problem.d_power == pytest.approx(expected.d_power)
     assert problem.J_min == pytest.approx(expected.J_min)
     assert problem.J_min > 1
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2),
+        nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", bias=False),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
+        # more output padding than the stride allows, by dilation
+        nn.ConvTranspose1d(4, 2, 3, stride=1, dilation=3, padding=2, output_padding=2),
+        nn.Conv3d(4, 2, 2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("budget", [None, 2000])
+def test_the_target_by_chunks_and_bands(layer, budget, monkeypatch):
+    """However little goes at once, what comes out is the gradient of the weights."""
+    if budget is not None:
+        monkeypatch.setitem(autocorrelation.CHUNK_BYTES, "cpu", budget)
+        monkeypatch.setattr(autocorrelation, "SMALL_BYTES", 0)
+        monkeypatch.setattr(autocorrelation, "_unfolded_at_once", uncached_chunks)
+    layer = layer.double()
+    x = images(3, 4, *(9 for _ in layer.kernel_size))
+    d = images(*layer(x).shape, seed=1)
+    bias = layer.bias is not None
+    (layer(x) * d).sum().backward()
+    gradient = Geometry.of(layer).by_group(layer.weight.grad)
+    for method in ("lags", "unfold"):
+        moments = Moments.zeros(layer, bias=bias, device=x.device)
+        moments.add(x, d, method=method)
+        taps = gradient.shape[-1]
+        torch.testing.assert_close(moments.P[..., :taps], gradient, rtol=1e-12, atol=1e-12)
+        if bias:
+            sums = layer.bias.grad.reshape(len(gradient), -1)
+            torch.testing.assert_close(moments.P[..., -1], sums, rtol=1e-12, atol=1e-12)
+    layer.zero_grad()
 
 
 def test_the_constant_tap_is_last():
