@@ -171,6 +171,10 @@ MOVE, ADD, PLACE = 70.0, 90.0, 540.0
 CALL = {True: 6e5, False: 1e8}
 # Side of the tiles of a symmetric product.
 TILE = 512
+# Tensor cores add the exact products of half precisions up in float32, and cut off what falls below
+# its last digit. Over so many terms that stays near 1e-5 of the sum; the rest is done in float64.
+SPAN = 4096
+HALVES = (torch.float16, torch.bfloat16)
 # Of rows that are multiplied with all lags before the next.
 BLOCK_BYTES = 2**20
 # From this many channels on, R is put together block by block
@@ -362,9 +366,11 @@ class LagSums:
 
     def _means(self, cells: torch.Tensor, strips: Strips, total: torch.Tensor) -> None:
         whole: tuple[Any, ...] = (slice(None), *(0 for _ in self.plan.means.states))
-        total[whole] += cells.flatten(1, -2).sum(1)
+        total[whole] += cells.flatten(1, -2).sum(1, dtype=summed_in(cells))
         for borders, here in _kinds(self.plan.means):
-            sums = _strips(cells, strips, self.plan.means, borders, 0).sum(1)
+            sums = _strips(cells, strips, self.plan.means, borders, 0).sum(
+                1, dtype=summed_in(cells)
+            )
             total[here] += sums.reshape(total[here].shape)
 
     def patches(self, scale: float = 1.0) -> torch.Tensor:
@@ -425,19 +431,45 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Sums of a b' over rows, by group: (groups, T, p), (groups, T, q) -> (groups, p, q)."""
     if a.shape[2] == b.shape[2] == 1:
         # one dot product over all rows would round along the way
-        return (a * b).sum(1, keepdim=True)
-    if a.shape[0] == 1:
-        # a plain product takes offset and sliced views as they are
-        return (a[0].t() @ b[0])[None]
-    return torch.bmm(a.mT, b)
+        return (a.to(summed_in(a)) * b).sum(1, keepdim=True)
+    return times(a.mT, b)
+
+
+def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(groups, p, T), (groups, T, q) -> (groups, p, q), rounded to float32 at the coarsest."""
+    single = a.shape[0] == 1
+    if a.dtype not in HALVES:
+        # a plain product costs less than a batch of one, and takes views as they are
+        return (a[0] @ b[0])[None] if single else torch.bmm(a, b)
+    spans = a.shape[2] // SPAN if single else 0
+    if not spans:
+        return _times_halves(a, b)
+    end = spans * SPAN
+    parts = _times_halves(
+        a[0, :, :end].unflatten(1, (spans, SPAN)).transpose(0, 1),
+        b[0, :end].unflatten(0, (spans, SPAN)),
+    )
+    total = parts.sum(0, keepdim=True, dtype=torch.float64)
+    return total.add_(_times_halves(a[:, :, end:], b[:, end:])) if end < a.shape[2] else total
+
+
+def _times_halves(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """A batch of products in float32. The product of two halves has no more digits than that."""
+    if a.is_cuda and tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8):
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a.float(), b.float())
+
+
+def summed_in(x: torch.Tensor) -> torch.dtype:
+    """The precision in which values of x are added up."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
     """Add u u' (groups, L, columns) to a float64 total, which is made if there is none."""
     L = u.shape[1]
     if L <= 2 * TILE:
-        # one plain product costs less than a batch of one
-        square = (u[0] @ u[0].t())[None] if u.shape[0] == 1 else u @ u.mT
+        square = times(u, u.mT)
         return square.to(torch.float64) if total is None else total.add_(square)
     # a symmetric product by tiles on and above the diagonal: nearly half of the work saved
     first = total is None
@@ -445,7 +477,7 @@ def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
         total = u.new_empty((len(u), L, L), dtype=torch.float64)
     for i in range(0, L, TILE):
         rows = slice(i, i + TILE)
-        strip = u[:, rows] @ u[:, i:].mT
+        strip = times(u[:, rows], u[:, i:].mT)
         if first:
             total[:, rows, i:] = strip
             total[:, i + TILE :, rows] = strip[:, :, TILE:].mT

@@ -52,9 +52,10 @@ def patch_autocorrelation(
         borders. Both are exact. "auto" estimates which is faster (``choose_method``).
     chunk_size : images at a time. By default as many as give a chunk of some MiB, of large input
         never more than half, so that the peak stays within twice the input, besides R.
-    dtype : precision of the products inside a chunk, x's own by default (float32 for half
-        precisions). The sums over chunks are float64 in any case. Choose float64 to tell a null
-        eigenvalue from one that is merely 1e-6 of the largest.
+    dtype : precision of what is multiplied inside a chunk, x's own by default (float32 for half
+        precisions, except on CUDA, where their products are exact and fast). The products of half
+        precisions are summed in float32, and all sums over chunks in float64. Choose float64 to
+        tell a null eigenvalue from one that is merely 1e-6 of the largest.
     all_reduce : where ``torch.distributed`` is initialised, the mean is over the patches of all
         processes; each of them has to make the call, if only with an empty iterable. False for
         this process alone.
@@ -235,8 +236,14 @@ def sampled_autocorrelation(
     )
 
 
-def choose_method(conv: Layer, shape: tuple[int, ...]) -> str:
-    """Which method ``patch_autocorrelation`` takes for input of this shape: "lags" or "unfold".
+def choose_method(
+    conv: Layer,
+    shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> str:
+    """Which method ``patch_autocorrelation`` takes for such input: "lags" or "unfold".
 
     A rule of cost, fitted to measured times: multiply-adds of all products, with a surcharge for
     thin ones; plus a fixed cost for each small call; plus one for each value that is unfolded or
@@ -257,8 +264,7 @@ def choose_method(conv: Layer, shape: tuple[int, ...]) -> str:
     x = torch.empty(shape, device="meta")
     geometry.output_shape(tuple(x.shape))
     x = geometry.channels_first(x)
-    device = torch.device("cpu")
-    return _chosen(geometry, tuple(x.shape), x.element_size(), None, device)
+    return _chosen(geometry, tuple(x.shape), dtype.itemsize, None, torch.device(device))
 
 
 @dataclass
@@ -324,8 +330,7 @@ class Moments:
     ) -> None:
         """Add a checked batch, and its target, of the shape of the output, if P is wanted."""
         if dtype is None:
-            # half precisions round each product to three digits; float32 is as fast here
-            dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+            dtype = _precision(self.geometry, x, target)
         geometry = self.geometry
         x = geometry.channels_first(x)
         if target is not None:
@@ -412,6 +417,15 @@ def _summed(values: torch.Tensor) -> torch.Tensor:
     total = values.to(place, copy=True)
     dist.all_reduce(total)
     return total.to(values.device)
+
+
+def _precision(geometry: Geometry, x: torch.Tensor, target: torch.Tensor | None) -> torch.dtype:
+    """Of the products: the input's own, but for half precisions that would gain nothing by it."""
+    # tensor cores multiply halves exactly and many times as fast as float32; P is a gradient of
+    # torch's, which rounds to its own precision
+    if x.dtype in _lags.HALVES and (not x.is_cuda or geometry.groups > 1 or target is not None):
+        return torch.float32
+    return x.dtype
 
 
 def _budget(

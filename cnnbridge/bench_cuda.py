@@ -140,7 +140,7 @@ def _case(
         "name": name,
         "input": str(dtype),
         "shape": list(x.shape),
-        "method": choose_method(conv, tuple(x.shape)),
+        "method": choose_method(conv, tuple(x.shape), dtype=dtype, device="cuda"),
         "input_bytes": x.numel() * x.itemsize,
         "result_bytes": 8 * L * L,
         "contestants": {},

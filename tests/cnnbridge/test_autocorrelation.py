@@ -351,3 +351,16 @@ def test_stays_on_the_device():
     R = patch_autocorrelation(x.cuda(), CONV, bias=True)
     assert R.is_cuda
     torch.testing.assert_close(R.cpu(), reference(x, CONV, True), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["lags", "unfold"])
+def test_products_of_halves_on_cuda(dtype, method):
+    conv = nn.Conv2d(16, 4, 3, padding=1)
+    # behind a ReLU, with a mean: every term of the sums has the same sign
+    x = images(64, 16, 32, 32).add(0.5).relu().to("cuda", dtype)
+    R = patch_autocorrelation(x, conv, bias=True, method=method)
+    exact = reference(x, conv, True)
+    assert float((R - exact).abs().max()) < 1e-5 * float(exact.abs().max())
