@@ -158,6 +158,33 @@ def unfold_cost(geometry: Geometry, columns: int, device: torch.device) -> float
     return groups * (columns * per_patch + L * L * PLACE / 2) + 30 * CALL[device.type == "cpu"]
 
 
+def device_seconds(
+    plan: Plan, images: int, value: int, *, chunk: int, pieces: int
+) -> tuple[float, float]:
+    """About how long an accelerator takes by lags, in chunks of images, and by unfolded pieces."""
+    geometry, c = plan.geometry, plan.channels
+    L, groups = geometry.taps, geometry.groups
+    rate = HALVES_RATE if value == 2 else DEVICE_RATE
+    places = images * groups * math.prod(plan.grid)
+    terms, calls = 0.0, 0
+    for lag in plan.lags:
+        a, b = (c * (end - begin) for begin, end in (lag.left, lag.right))
+        terms += places * _whole_tiles(a) * _whole_tiles(b)
+        kinds = 2 ** sum(states > 1 for states in lag.states)
+        # halves go by spans, which are added up
+        calls += -(-images // chunk) * ((6 if value == 2 else 3) * kinds - 1) + 8
+    by_lags = terms / rate + calls * DEVICE_CALL + images * plan.values() * value * DEVICE_MOVE
+    columns = images * groups * plan.positions
+    met = L if L <= 2 * TILE or value == 2 else (L + TILE) // 2
+    unfolded = columns * _whole_tiles(L) * _whole_tiles(met) / rate
+    return by_lags, unfolded + pieces * 12 * DEVICE_CALL + columns * L * value * DEVICE_MOVE
+
+
+def _whole_tiles(n: int) -> int:
+    """A side of a matrix product as a GPU works on it, in tiles of 64."""
+    return -(-n // 64) * 64
+
+
 def product_cost(a: int, b: int) -> float:
     """Cost of one term of an (a, b) matrix product; thin ones run below the full rate."""
     return a * b + 8.0 * (a + b) + 60.0
@@ -169,11 +196,15 @@ def product_cost(a: int, b: int) -> float:
 # more in the time of a call; that number is an estimate, not a measurement.
 MOVE, ADD, PLACE = 70.0, 90.0, 540.0
 CALL = {True: 6e5, False: 1e8}
+# Measured on an H200: multiply-adds a second in float32 and on the tensor cores, seconds for a
+# small call, and seconds to read and write a byte.
+DEVICE_RATE, HALVES_RATE = 2.5e13, 3e14
+DEVICE_CALL, DEVICE_MOVE = 1.5e-5, 6e-13
 # Side of the tiles of a symmetric product.
 TILE = 512
 # Tensor cores add the exact products of half precisions up in float32, and cut off what falls below
-# its last digit. Over so many terms that stays near 1e-5 of the sum; the rest is done in float64.
-SPAN = 4096
+# its last digit. Over so many terms that stays below 1e-5 of the sum, and spans are added apart.
+SPAN = 2048
 HALVES = (torch.float16, torch.bfloat16)
 # Of rows that are multiplied with all lags before the next.
 BLOCK_BYTES = 2**20
@@ -436,7 +467,7 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(groups, p, T), (groups, T, q) -> (groups, p, q), rounded to float32 at the coarsest."""
+    """(groups, p, T), (groups, T, q) -> (groups, p, q), in float32 if the factors have less."""
     single = a.shape[0] == 1
     if a.dtype not in HALVES:
         # a plain product costs less than a batch of one, and takes views as they are
@@ -449,7 +480,7 @@ def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         a[0, :, :end].unflatten(1, (spans, SPAN)).transpose(0, 1),
         b[0, :end].unflatten(0, (spans, SPAN)),
     )
-    total = parts.sum(0, keepdim=True, dtype=torch.float64)
+    total = parts.sum(0, keepdim=True)
     return total.add_(_times_halves(a[:, :, end:], b[:, end:])) if end < a.shape[2] else total
 
 
@@ -468,7 +499,8 @@ def summed_in(x: torch.Tensor) -> torch.dtype:
 def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
     """Add u u' (groups, L, columns) to a float64 total, which is made if there is none."""
     L = u.shape[1]
-    if L <= 2 * TILE:
+    if L <= 2 * TILE or (u.is_cuda and u.dtype in HALVES):
+        # on tensor cores the whole product costs less than the calls for its tiles
         square = times(u, u.mT)
         return square.to(torch.float64) if total is None else total.add_(square)
     # a symmetric product by tiles on and above the diagonal: nearly half of the work saved

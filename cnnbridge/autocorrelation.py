@@ -462,8 +462,14 @@ def _chosen(
     """The cheaper method for input (N, C, *size)."""
     if math.prod(geometry.kernel) > MOST_TAPS:
         return "unfold"
-    plan = _lags.plan(geometry, shape[2:], device)
+    # what has to be done is the same anywhere
+    plan = _lags.plan(geometry, shape[2:], torch.device("cpu"))
     chunk = _lag_chunk(plan, shape, value, chunk_size, device)
+    if device.type != "cpu":
+        some, rows = _unfolded_at_once(geometry, shape, False, value, chunk_size, device)
+        pieces = -(-shape[0] // some) * -(-plan.axes[0].outputs // rows)
+        by_lags, unfolded = _lags.device_seconds(plan, shape[0], value, chunk=chunk, pieces=pieces)
+        return "lags" if by_lags < unfolded else "unfold"
     unfold = _lags.unfold_cost(geometry, shape[0] * plan.positions, device)
     # near a tie unfolding, which rounds less
     return "lags" if plan.cost(shape[0], chunk, device) < 0.95 * unfold else "unfold"

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from adaptive._checks import Array
 from cnnbridge import _checks
@@ -29,6 +30,8 @@ from cnnbridge.patches import taps_per_output, unfold_patches
 
 # more images than this add copying and little else: positions of one image are alike
 IMAGES = 64
+# of them unfolded at a time on a device, which may be large maps
+DEVICE_IMAGES = 8
 # a reading's price differs from the last one's, most of all on a machine that others use
 CAUTION = 1.25
 
@@ -180,11 +183,8 @@ class Monitor:
         self._spent = 0.0
         self._last = 0.0
         self._ended: float | None = None
-        self.due = True
-        self._handles = [
-            layer.register_forward_pre_hook(self._hook(name), with_kwargs=True)
-            for name, layer in self._layers.items()
-        ]
+        self._handles: list[RemovableHandle] = []
+        self._set_due(True)
 
     def step(self, lr: float | None = None) -> list[LayerReading]:
         """Count one optimizer step, and log it if it is due.
@@ -209,7 +209,7 @@ class Monitor:
         if self.due:
             readings = self._read(rate)
         self._steps += 1
-        self.due = self._next_is_due()
+        self._set_due(self._next_is_due())
         return readings
 
     @torch.no_grad()
@@ -231,12 +231,14 @@ class Monitor:
             raise RuntimeError("probe needs an open monitor; this one has been closed")
         begin = self._clock()
         # a reading of this batch, and not of what hooks may have caught of it before
-        self._seen, due, self.due = {}, self.due, True
+        due = self.due
+        self._seen = {}
+        self._set_due(True)
         try:
             with _unchanged(self._model):
                 self._model(*inputs, **options)
         finally:
-            self.due = due
+            self._set_due(due)
         if not due:
             self._seen = {}
         cost = self._clock() - begin
@@ -278,8 +280,7 @@ class Monitor:
         if self._ended is not None:
             return
         self._ended = time.perf_counter()
-        for handle in self._handles:
-            handle.remove()
+        self._set_due(False)
         self._seen = {}
         if self._owns_writer and self._writer is not None:
             self._writer.close()
@@ -297,10 +298,23 @@ class Monitor:
     ) -> None:
         self.close()
 
+    def _set_due(self, due: bool) -> None:
+        """Watch the layers for a step that is due only: a layer with a hook takes longer."""
+        self.due = due
+        if due and not self._handles:
+            self._handles = [
+                layer.register_forward_pre_hook(self._hook(name), with_kwargs=True)
+                for name, layer in self._layers.items()
+            ]
+        elif not due:
+            for handle in self._handles:
+                handle.remove()
+            self._handles = []
+
     def _hook(self, name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
             # traced code must not depend on us: there the reading is left to probe
-            if torch.compiler.is_compiling() or not self.due or not layer.training:
+            if torch.compiler.is_compiling() or not layer.training:
                 return
             # a deep copy of the model, such as a moving average, carries the hook along
             if layer is not self._layers[name]:
@@ -363,13 +377,18 @@ class Monitor:
         for x in calls:
             # unfolding half precision is exact, but slow on a CPU
             wide = x if x.dtype == torch.float64 else x.float()
-            for image in wide.split(1):
-                u = unfold_patches(image, layer)[0]
+            # one by one they stay in a core's cache; a device would wait for every small call
+            for some in wide.split(1 if wide.device.type == "cpu" else DEVICE_IMAGES):
+                u = unfold_patches(some, layer)
                 wanted = math.ceil(self._samples / images)
                 if wanted < u.shape[-1]:
-                    places = torch.randperm(u.shape[-1], generator=self._generator)[:wanted]
-                    u = u[..., places.to(u.device)]
-                columns.append(u)
+                    every = [
+                        torch.randperm(u.shape[-1], generator=self._generator)[:wanted]
+                        for _ in range(len(some))
+                    ]
+                    places = torch.stack(every)[:, None, None].to(u.device)
+                    u = u.gather(3, places.expand(*u.shape[:3], -1))
+                columns.append(u.permute(1, 2, 0, 3).flatten(2))
         if not columns:
             groups = getattr(layer, "groups", 1)
             return torch.zeros(groups, L, 0, dtype=torch.float64, device=layer.weight.device)

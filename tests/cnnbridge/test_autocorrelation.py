@@ -225,6 +225,12 @@ def test_the_method_is_chosen_by_cost():
     assert choose_method(wide, (8, 64, 2, 2)) == "unfold"
     assert choose_method(nn.Conv2d(64, 64, 3, padding=1, groups=64), (64, 64, 32, 32)) == "unfold"
     assert choose_method(nn.Conv2d(1, 4, 31), (4, 1, 64, 64)) == "unfold"
+    # on a device thin products and small calls weigh more, and tensor cores make unfolding cheap
+    stem = nn.Conv2d(3, 64, 7, stride=2, padding=3)
+    assert choose_method(stem, (256, 3, 224, 224)) == "lags"
+    assert choose_method(stem, (256, 3, 224, 224), device="cuda") == "unfold"
+    assert choose_method(wide, (256, 64, 56, 56), device="cuda") == "lags"
+    assert choose_method(wide, (256, 64, 56, 56), dtype=torch.half, device="cuda") == "unfold"
     with pytest.raises(ValueError, match="method must be 'auto', 'lags' or 'unfold'; got 'fft'"):
         patch_autocorrelation(images(1, 2, 5, 5), CONV, method="fft")
 
