@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnnbridge._checks import Layer
+from cnnbridge.patches import Geometry, check_input
+
 
 class Tape:
     """What ``capture`` recorded; made by it, filled by ``run`` and readable after the block.
@@ -246,6 +249,45 @@ def _find(model: nn.Module, layer_name: str) -> nn.Module:
             f"its conv layers are {', '.join(convs) or 'none'}"
         )
     return modules[layer_name]
+
+
+def watched_use(
+    name: str, geometry: Geometry, args: Any, kwargs: dict[str, Any], out: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For a forward hook of a layer: what it really computed with, and what to differentiate by.
+
+    The hook has to return a copy of the second: an in-place ReLU must not overwrite it.
+    """
+    entered = args[0] if args else kwargs["input"]
+    check_input(f"the input of {name}", entered, geometry, finite=False)
+    wanted = geometry.output_shape(tuple(entered.shape))
+    if tuple(out.shape) != wanted:
+        raise ValueError(
+            f"the output of {name} must have the shape that its settings give, {wanted}; "
+            f"got {tuple(out.shape)}: call it without output_size"
+        )
+    # autocast has the layer compute with a rounded input: that is the regressor
+    watched = out if out.requires_grad else out.detach().requires_grad_()
+    return entered.to(out.dtype), watched
+
+
+def own_weights(name: str, layer: Layer, model: nn.Module, *, frozen_bias: bool = False) -> None:
+    """Refuse a layer whose weights SGD does not move by what passes through it, and that alone."""
+    for part, own in (("weight", layer.weight), ("bias", layer.bias)):
+        if own is None:
+            continue
+        if not isinstance(own, nn.Parameter):
+            raise ValueError(
+                f"{name} must learn its own {part}; got one that is computed from other parameters"
+            )
+        if not own.requires_grad and not (part == "bias" and frozen_bias):
+            raise ValueError(f"{name} must learn its {part}; got one with requires_grad=False")
+        for other, module in model.named_modules():
+            if module is not layer and any(p is own for p in module.parameters(recurse=False)):
+                raise ValueError(
+                    f"{name} must have its {part} to itself; got one that {other!r} shares: use "
+                    f"one layer several times instead"
+                )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from torch import nn
 from adaptive import natural_modes
 from adaptive._checks import Array
 from adaptive._checks import choice as _choice
+from cnnbridge import _checks
+from cnnbridge._checks import Layer
 from cnnbridge._objective import Objective, autograd
 from cnnbridge.autocorrelation import patch_autocorrelation
-from cnnbridge.capture import _find
+from cnnbridge.capture import _find, own_weights, watched_use
 from cnnbridge.compare import Comparison, compare
 from cnnbridge.network import (
     DirectionModes,
@@ -28,6 +30,7 @@ from cnnbridge.network import (
     observe_network,
     quadratic_loss,
 )
+from cnnbridge.patches import Geometry
 from cnnbridge.predict import heavy_ball
 
 Curvature = Literal["gauss_newton", "kronecker", "scalar"]
@@ -41,7 +44,8 @@ ASSUMPTIONS = {
     ),
     "kronecker": (
         "as gauss_newton, and the curvature of the loss at the layer's output is the same matrix G "
-        "at every position of every image, without terms between positions or groups: R x G"
+        "at every position of every image, without terms between positions, groups or uses of the "
+        "layer: R x G"
     ),
     "scalar": (
         "as kronecker, and that matrix is one number, tr(G) / M: the layer alone on its own MSE, "
@@ -49,6 +53,8 @@ ASSUMPTIONS = {
     ),
 }
 
+# what entered the layer, and the output to differentiate by
+Use = tuple[torch.Tensor, torch.Tensor]
 # up to here the whole matrix is cheap, and all modes are shown
 FULL_MODES = 256
 
@@ -59,41 +65,29 @@ class KroneckerModes:
 
     Attributes
     ----------
-    taps : (groups, L, L), columns q_k; the last tap is the bias if there is one.
+    taps : (groups, L, L), columns q_k; the last tap is the bias if it learns.
     outputs : (groups, M / groups, M / groups), columns g_j.
-    bias : whether the flat vector ends in M biases.
+    order : (groups, M / groups, L), where each weight stands in the flat vector.
     """
 
     taps: Array = field(repr=False)
     outputs: Array = field(repr=False)
-    bias: bool
+    order: Array = field(repr=False)
 
     def to_modes(self, displacement: Array) -> Array:
         """(..., P) to (..., P), ordered group, output mode, tap mode."""
-        w = self._matrix(np.asarray(displacement))
+        w = np.asarray(displacement)[..., self.order]
         modes = np.einsum("...gmk,gmj,gkl->...gjl", w, self.outputs, self.taps, optimize=True)
         return modes.reshape(*w.shape[:-3], -1)
 
     def to_displacement(self, modes: Array) -> Array:
         """(..., P) modes back to a flat weight vector."""
-        groups, m, L = len(self.taps), self.outputs.shape[1], self.taps.shape[1]
-        v = np.asarray(modes).reshape(*np.shape(modes)[:-1], groups, m, L)
+        v = np.asarray(modes).reshape(*np.shape(modes)[:-1], *self.order.shape)
         with np.errstate(over="ignore", invalid="ignore"):
             w = np.einsum("...gjl,gmj,gkl->...gmk", v, self.outputs, self.taps, optimize=True)
-        flat = w.reshape(*w.shape[:-3], groups * m, L)
-        if not self.bias:
-            return flat.reshape(*flat.shape[:-2], -1)
-        weight = flat[..., :-1].reshape(*flat.shape[:-2], -1)
-        return np.concatenate([weight, flat[..., -1]], axis=-1)
-
-    def _matrix(self, flat: Array) -> Array:
-        groups, m, L = len(self.taps), self.outputs.shape[1], self.taps.shape[1]
-        if not self.bias:
-            return flat.reshape(*flat.shape[:-1], groups, m, L)
-        M = groups * m
-        weight = flat[..., :-M].reshape(*flat.shape[:-1], M, L - 1)
-        whole = np.concatenate([weight, flat[..., -M:, None]], axis=-1)
-        return whole.reshape(*flat.shape[:-1], groups, m, L)
+        flat = np.empty((*w.shape[:-3], self.order.size))
+        flat[..., self.order] = w
+        return flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +138,9 @@ def predict_in_place(
     Parameters
     ----------
     model, x, y, loss, lr, steps, momentum, weight_decay : as in ``predict_network``.
-    layer : as in ``model.named_modules()``. For "kronecker" and "scalar" a layer that
-        ``patch_autocorrelation`` takes; for "gauss_newton" any part of the model.
+    layer : as in ``model.named_modules()``. For "kronecker" and "scalar" a convolution, transposed
+        convolution or linear layer of ``torch.nn`` with weights of its own, which may be used
+        several times in a forward pass; for "gauss_newton" any part of the model.
     curvature : "gauss_newton", the layer's own block, matrix-free; "kronecker", R x G; "scalar",
         R tr(G) / M, the layer as if it stood alone.
     full_modes : for "gauss_newton": all P modes from the whole matrix, or only the Ritz modes
@@ -157,7 +152,9 @@ def predict_in_place(
 
     Raises
     ------
-    TypeError, ValueError : as ``predict_network``; no such layer, or an unknown curvature.
+    TypeError, ValueError : as ``predict_network``; no such layer, or an unknown curvature; for
+        "kronecker" and "scalar" also a layer of another kind, or whose weights are frozen, computed
+        from others, or shared with another layer.
 
     Notes
     -----
@@ -276,44 +273,44 @@ def compare_in_place(
 def kronecker_factors(objective: Objective, seed: int = 0) -> tuple[Array, Array]:
     """R (groups, L, L), and G (groups, M / groups, M / groups) with curvature R x G.
 
-    G is the sum over positions and images of the curvature of the loss at the layer's output. The
-    Hessian of the loss by the network's outputs is taken apart image by image, so G costs one
-    backward pass for each output of the network. Signs drawn for each image keep images apart
-    that BatchNorm in train mode couples; elsewhere they change nothing.
+    R is the mean over positions, images and uses of the layer, G the sum over them of the curvature
+    of the loss at the layer's output; a use that the loss does not depend on is none. The Hessian
+    of the loss by the network's outputs is taken apart image by image, so G costs one backward pass
+    for each output of the network. Signs drawn for each image keep images apart that BatchNorm in
+    train mode couples; elsewhere they change nothing.
     """
-    assert objective.layer is not None
-    part = _find(objective.model, objective.layer)
-    entered, left = [], []
+    name, part = _layer(objective)
+    geometry = Geometry.of(part)
+    seen: list[Use] = []
 
-    def keep(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        entered.append(args[0].detach())
-        left.append(output)
+    def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], out: torch.Tensor) -> Any:
+        entered, watched = watched_use(name, geometry, args, kwargs, out)
+        seen.append((entered.detach(), watched))
+        return watched.clone()
 
-    handle = part.register_forward_hook(keep)
+    handle = part.register_forward_hook(keep, prepend=True, with_kwargs=True)
     try:
         with autograd():
             z = objective.model(objective.x)
-            if len(left) != 1:
-                raise ValueError(
-                    f"layer {objective.layer!r} must be used once in a forward pass for a "
-                    f"Kronecker curvature; got {len(left)} uses"
-                )
+            used = _used(z, seen)
+            if not used:
+                raise ValueError(f"the loss must depend on {name}; it does not")
+            outputs = [out for _, out in used]
             S = _roots_of_hessian(z.detach(), objective.y, objective.loss_module)
             generator = torch.Generator().manual_seed(seed)
             signs = torch.randint(0, 2, (len(z), 1), generator=generator).to(z) * 2 - 1
-            bias = getattr(part, "bias", None) is not None
-            groups = getattr(part, "groups", 1)
-            axis = 1 if left[0].ndim != 3 and not isinstance(part, nn.Linear) else -1
-            M = left[0].shape[axis]
-            G = z.new_zeros((groups, M // groups, M // groups), dtype=torch.float64)
+            shape = (geometry.groups, geometry.out_channels // geometry.groups, -1)
+            G = z.new_zeros((*shape[:2], shape[1]), dtype=torch.float64)
             for c in range(S.shape[2]):
                 vector = (S[:, :, c] * signs).view_as(z)
-                (b,) = torch.autograd.grad(z, left[0], vector, retain_graph=True)
-                rows = b.movedim(axis, 0).reshape(groups, M // groups, -1).double()
-                G += rows @ rows.mT
+                for b in torch.autograd.grad(z, outputs, vector, retain_graph=True):
+                    rows = geometry.channels_first(b).transpose(0, 1).reshape(shape).double()
+                    G += rows @ rows.mT
     finally:
         handle.remove()
-    R = patch_autocorrelation(entered[0], part, bias=bias)  # type: ignore[arg-type]
+    R = patch_autocorrelation(
+        [entered for entered, _ in used], part, bias=_learns_bias(part), all_reduce=False
+    )
     R = R[None] if R.ndim == 2 else R
     return R.cpu().numpy(), G.cpu().numpy()
 
@@ -332,9 +329,40 @@ def kronecker_modes(objective: Objective, *, scalar: bool) -> tuple[Array, Krone
     else:
         gains, outputs = np.linalg.eigh(G)
         gains = np.maximum(gains, 0)
-    layer = _find(objective.model, objective.layer or "")
-    basis = KroneckerModes(taps, outputs, bias=getattr(layer, "bias", None) is not None)
+    basis = KroneckerModes(taps, outputs, _order(_layer(objective)[1]))
     return (gains[:, :, None] * powers[:, None, :]).reshape(-1), basis
+
+
+def _layer(objective: Objective) -> tuple[str, Layer]:
+    """The layer and what to call it, if it is one whose update its own patches make."""
+    assert objective.layer is not None
+    name = f"layer {objective.layer!r}"
+    part = _checks.layer(name, _find(objective.model, objective.layer))
+    own_weights(name, part, objective.model, frozen_bias=True)
+    return name, part
+
+
+def _used(z: torch.Tensor, uses: list[Use]) -> list[Use]:
+    """Those that z depends on."""
+    if not uses or not z.requires_grad:
+        return []
+    outputs = [out for _, out in uses]
+    slopes = torch.autograd.grad(z.sum(), outputs, retain_graph=True, allow_unused=True)
+    return [use for use, slope in zip(uses, slopes, strict=True) if slope is not None]
+
+
+def _learns_bias(layer: Layer) -> bool:
+    return layer.bias is not None and layer.bias.requires_grad
+
+
+def _order(layer: Layer) -> Array:
+    """Where each weight of (groups, M / groups, L) stands in the flat vector of the layer."""
+    size = layer.weight.numel()
+    geometry = Geometry.of(layer)
+    weight = torch.arange(size).view(layer.weight.shape)
+    last = torch.arange(size, size + geometry.out_channels) if _learns_bias(layer) else None
+    order: Array = geometry.by_group(weight, last).numpy()
+    return order
 
 
 def _path(

@@ -118,12 +118,16 @@ class Geometry:
             return x
         return x.reshape(x.shape[0], -1, x.shape[-1]).transpose(1, 2)
 
-    def by_group(self, weight: torch.Tensor) -> torch.Tensor:
-        """A tensor of the shape of the layer's weight as (groups, M / groups, L)."""
-        if self.kind != "transposed":
-            return weight.reshape(self.groups, -1, self.taps)
-        turned = weight.flip(list(range(2, weight.ndim)))
-        return turned.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2)
+    def by_group(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """``group_weights`` of any tensors of the shapes of a layer's weight and bias."""
+        if self.kind == "transposed":
+            turned = weight.flip(list(range(2, weight.ndim)))
+            weights = turned.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(2)
+        else:
+            weights = weight.reshape(self.groups, -1, self.taps)
+        if bias is None:
+            return weights
+        return torch.cat([weights, bias.reshape(*weights.shape[:2], 1)], dim=2)
 
     def stuffed(self, x: torch.Tensor) -> torch.Tensor:
         """x (N, C, *size) with the zeros between its pixels."""
@@ -256,11 +260,10 @@ def group_weights(conv: Layer, *, bias: bool = False) -> torch.Tensor:
     """
     geometry = Geometry.of(conv)
     weight: torch.Tensor = conv.weight
-    weights = geometry.by_group(weight)
     if not bias:
-        return weights
+        return geometry.by_group(weight)
     last = conv.bias if conv.bias is not None else weight.new_zeros(geometry.out_channels)
-    return torch.cat([weights, last.reshape(*weights.shape[:2], 1)], dim=2)
+    return geometry.by_group(weight, last)
 
 
 def output_size(conv: Layer, *size: int) -> tuple[int, ...]:

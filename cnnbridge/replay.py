@@ -20,9 +20,9 @@ from adaptive._checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge._objective import autograd, detached_copy, plain_copy
-from cnnbridge.capture import _find
+from cnnbridge.capture import _find, _kept, own_weights, watched_use
 from cnnbridge.network import Settings
-from cnnbridge.patches import Geometry, check_input, group_weights, unfold_patches
+from cnnbridge.patches import Geometry, group_weights, unfold_patches
 
 Maps = tuple[torch.Tensor, ...]
 
@@ -138,7 +138,7 @@ def record_stream(
     """
     settings = Settings.check(lr, steps, momentum, weight_decay)
     name = f"layer {layer!r}"
-    _own_weights(name, _checks.layer(name, _find(model, layer)), model)
+    own_weights(name, _checks.layer(name, _find(model, layer)), model)
     inputs, outputs, gradients, weights, losses = [], [], [], [], []
     with autograd():
         twin = detached_copy(model)
@@ -148,19 +148,10 @@ def record_stream(
         seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
         def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], out: torch.Tensor) -> Any:
-            entered = args[0] if args else kwargs["input"]
-            check_input(f"the input of {name}", entered, geometry, finite=False)
-            wanted = geometry.output_shape(tuple(entered.shape))
-            if tuple(out.shape) != wanted:
-                raise ValueError(
-                    f"the output of {name} must have the shape that its settings give, {wanted}; "
-                    f"got {tuple(out.shape)}: call it without output_size"
-                )
-            watched = out if out.requires_grad else out.detach().requires_grad_()
+            entered, watched = watched_use(name, geometry, args, kwargs, out)
             watched.retain_grad()
-            # autocast has the layer compute with a rounded input: that is the regressor. Both are
             # kept at once, since who comes later may write into them
-            seen.append((_kept(entered.to(out.dtype)), _kept(out), watched))
+            seen.append((_kept(entered), _kept(out), watched))
             return watched.clone()
 
         part.register_forward_hook(keep, prepend=True, with_kwargs=True)
@@ -328,25 +319,6 @@ def _by_sample(maps: Maps, geometry: Geometry, dtype: torch.dtype) -> Array:
     return samples
 
 
-def _own_weights(name: str, layer: Layer, model: nn.Module) -> None:
-    """Refuse a layer whose weights SGD does not move by what passes through it, and that alone."""
-    for part, own in (("weight", layer.weight), ("bias", layer.bias)):
-        if own is None:
-            continue
-        if not isinstance(own, nn.Parameter):
-            raise ValueError(
-                f"{name} must learn its own {part}; got one that is computed from other parameters"
-            )
-        if not own.requires_grad:
-            raise ValueError(f"{name} must learn its {part}; got one with requires_grad=False")
-        for other, module in model.named_modules():
-            if module is not layer and any(p is own for p in module.parameters(recurse=False)):
-                raise ValueError(
-                    f"{name} must have its {part} to itself; got one that {other!r} shares: use "
-                    f"one layer several times instead"
-                )
-
-
 def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     """Epoch after epoch."""
     while True:
@@ -360,10 +332,6 @@ def _endless(batches: Iterable[Any]) -> Iterator[Any]:
             yield batch
         if empty:
             raise ValueError("batches must give at least one batch each time; got none")
-
-
-def _kept(t: torch.Tensor) -> torch.Tensor:
-    return t.detach().to("cpu", copy=True)
 
 
 def _weights(layer: Layer) -> torch.Tensor:

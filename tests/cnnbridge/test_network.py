@@ -334,12 +334,6 @@ def test_more_errors():
         predict_in_place(MODEL, "3", X, Y, CE, lr=0.1, steps=2, curvature="best")
     with pytest.raises(ValueError, match="layer_name must name a layer"):
         predict_in_place(MODEL, "conv9", X, Y, CE, lr=0.1, steps=2)
-    twice = nn.Sequential(MODEL[0], nn.Conv2d(4, 2, 1).double(), MODEL[0], nn.Flatten())
-    with pytest.raises(ValueError, match=r"must be used once in a forward pass .* got 2 uses"):
-        predict_in_place(
-            twice, "0", X, torch.zeros(7, 16).double(), nn.MSELoss(), lr=0.1, steps=2,
-            curvature="kronecker",
-        )  # fmt: skip
     p = predict_in_place(MODEL, "3", X, Y, CE, lr=0.1, steps=2)
     with pytest.raises(ValueError, match="displacement of shape"):
         compare(p, OTHER)
