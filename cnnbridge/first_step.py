@@ -20,11 +20,14 @@ at the s_y of that batch: NLMS with the radial part projected out, since for eps
 is orthogonal to w.
 
 From then on g(n+1) = w(n+1) / s(n+1), with a new s. ``nlms_departure`` follows that.
+
+The layer may be any that ``unfold_patches`` reads. Between the two may lie what only looks at the
+same numbers in another order, such as ``Flatten`` or a transposition: which channel of the
+normalization a channel of the layer belongs to is then read off the tensors themselves.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +39,8 @@ from torch import nn
 
 from adaptive._checks import Array
 from cnnbridge import _checks
-from cnnbridge.normalization import SplitBatchNorm, channel_divisor
-from cnnbridge.patches import group_weights, unfold_patches
-
-LossFn = Callable[[torch.Tensor, Any], torch.Tensor]
+from cnnbridge._objective import autograd
+from cnnbridge._pair import Before, LossFn, Pair, channel_axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,8 @@ class FirstStep:
     g : (groups, M / groups, L) effective weights before the step.
     g_sgd : after torch's step on w, read with the s of this batch.
     g_nlms : after the NLMS step on the raw patches.
-    s : the deviation that divides: (C,) of the input's channels before the layer, (M,) of the
-        output's after it.
+    s : the deviation that divides: (C,) of the normalization's channels before the layer, (M,) of
+        the layer's output after it.
     minimum_norm : before the layer: relative distance of the step from the one of least |dg S|
         among all that give every patch of the batch its response after the step. NaN after it.
     radial : after the layer: cosine between torch's step and w, the largest over outputs; zero up
@@ -78,6 +79,7 @@ class FirstStep:
         return float(gap / step) if step > 0 else float(gap)
 
 
+@autograd()
 def first_step_is_nlms(
     model: nn.Module,
     norm: str,
@@ -93,10 +95,13 @@ def first_step_is_nlms(
     ----------
     model : any eager model, in training mode for this step; a copy is trained, the model itself
         is left alone. In float64 the two agree to rounding.
-    norm : name of the normalization, as in ``model.named_modules()``: ``nn.BatchNorm2d``, or a
-        ``SplitBatchNorm`` (any variant before the layer; full with live gradient after it).
-    conv : name of the ``nn.Conv2d`` directly before or behind it: one's output has to be the
-        other's input, untouched.
+    norm : name of the normalization, as in ``model.named_modules()``: ``nn.BatchNorm1d``, ``2d``
+        or ``3d``, or a ``SplitBatchNorm`` (any variant before the layer; full with live gradient
+        after it).
+    conv : name of the convolution, transposed convolution or linear layer directly before or behind
+        it: one's output has to be the other's input, untouched, or a view of it, as ``flatten`` and
+        ``transpose`` make. Each channel or feature of the layer has to lie in one channel of the
+        normalization; after the layer, each to have one for itself.
     x, target : the batch; ``loss_fn(model(x), target)`` is a scalar.
     lr : learning rate of plain ``torch.optim.SGD``. The error is e = -dL/dy at the layer's
         response (its normalized response, after the layer), so lr is the mu of the summed e u'.
@@ -108,8 +113,9 @@ def first_step_is_nlms(
 
     Raises
     ------
-    TypeError, ValueError : no such module, or not of the kind wanted; the two are not adjacent, or
-        used more than once; lr is not positive; the loss is not a scalar.
+    TypeError, ValueError : no such module, or not of the kind wanted; a compiled or scripted model;
+        the two are not adjacent, normalize other channels than the layer has, or are used more than
+        once; lr is not positive; the loss is not a scalar.
 
     Notes
     -----
@@ -126,7 +132,7 @@ def first_step_is_nlms(
     ('before', True, True)
     """
     lr = _checks.positive("lr", lr)
-    pair = _Pair(model, norm, conv)
+    pair = Pair(model, norm, conv)
     with torch.random.fork_rng(devices=_devices()):
         error = pair.backward(x, target, loss_fn)
     view = pair.view()
@@ -135,12 +141,12 @@ def first_step_is_nlms(
     w_next = pair.weights()
     g = w * view.gain
     minimum, radial = float("nan"), float("nan")
-    if isinstance(view, _Before):
+    if isinstance(view, Before):
         minimum = _minimum_norm_gap(w_next - w, view.normalized)
     else:
         radial = float(torch.cosine_similarity(w_next - w, w, dim=2).abs().max())
     return FirstStep(
-        position="before" if isinstance(view, _Before) else "after",
+        position="before" if isinstance(view, Before) else "after",
         g=_array(g),
         g_sgd=_array(w_next * view.gain),
         g_nlms=_array(g + lr * view.step(w, error)),
@@ -179,6 +185,7 @@ class NlmsDeparture:
     batch_sizes: tuple[int, ...] = field(repr=False)
 
 
+@autograd()
 def nlms_departure(
     model: nn.Module,
     norm: str,
@@ -218,7 +225,7 @@ def nlms_departure(
     ((3, 2), True)
     """
     lr = _checks.positive("lr", lr)
-    pair = _Pair(model, norm, conv)
+    pair = Pair(model, norm, conv)
     optimizer = torch.optim.SGD(pair.model.parameters(), lr=lr)
     path: list[_Point] = []
     same, same_scale, loss, sizes = [], [], [], []
@@ -370,222 +377,22 @@ def nlms_departures(
 
 
 @dataclass
-class _Before:
-    """The layer behind a normalization, as one batch sees it."""
-
-    gain: torch.Tensor
-    s: torch.Tensor
-    # patches of x - m, of an image of ones, and the shift of the normalized channels
-    c: torch.Tensor
-    b: torch.Tensor
-    shift: torch.Tensor
-
-    @classmethod
-    def of(cls, pair: _Pair) -> _Before:
-        x = pair.norm_input
-        mean, divisor = _statistics(pair.norm, x)
-        scale = pair.norm.weight.detach().double() if pair.norm.affine else torch.ones_like(mean)
-        shift = pair.norm.bias.detach().double() if pair.norm.affine else torch.zeros_like(mean)
-        gain = scale / divisor
-        if isinstance(pair.norm, SplitBatchNorm) and not pair.norm.center:
-            shift = shift + gain * mean
-        x = x - mean[:, None, None]
-
-        def per_tap(values: torch.Tensor) -> torch.Tensor:
-            taps = pair.conv.weight[0, 0].numel()
-            return values.repeat_interleave(taps).reshape(pair.conv.groups, 1, -1)
-
-        return cls(
-            gain=per_tap(gain),
-            s=divisor,
-            c=_columns(x, pair.conv),
-            b=_columns(torch.ones_like(x), pair.conv),
-            shift=per_tap(shift),
-        )
-
-    @property
-    def normalized(self) -> torch.Tensor:
-        """What the layer's taps meet, (groups, L, patches)."""
-        return self.gain.mT * self.c + self.shift.mT * self.b
-
-    def step(self, w: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-        """NLMS in g, for learning rate 1: e c' S^-2, and what a learned bias adds to it."""
-        step = (error @ self.c.mT) * self.gain**2
-        if self.shift.any():
-            step = step + (error @ self.b.mT) * (self.gain * self.shift)
-        return step
-
-
-@dataclass
-class _After:
-    """The layer in front of a normalization, as one batch sees it."""
-
-    gain: torch.Tensor
-    s: torch.Tensor
-    c: torch.Tensor
-    R_c: torch.Tensor
-    g: torch.Tensor
-
-    @classmethod
-    def of(cls, pair: _Pair) -> _After:
-        c = _columns(pair.conv_input, pair.conv)
-        c = c - c.mean(dim=2, keepdim=True)
-        R_c = c @ c.mT / c.shape[2]
-        w = pair.weights()
-        s = ((w @ R_c * w).sum(dim=2, keepdim=True) + pair.norm.eps).sqrt()
-        gain = 1 / s
-        if pair.norm.affine:
-            gain = gain * pair.norm.weight.detach().double().reshape(s.shape)
-        return cls(gain=gain, s=s.flatten(), c=c, R_c=R_c, g=w / s)
-
-    def step(self, w: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-        """NLMS in g, for learning rate 1, less what the statistics feed back: the radial part."""
-        v = error @ self.c.mT
-        return self.gain**2 * (v - (self.g * v).sum(dim=2, keepdim=True) * (self.g @ self.R_c))
-
-
-class _Pair:
-    """A normalization and the layer beside it, in a copy of a model, and what passed through."""
-
-    def __init__(self, model: nn.Module, norm: str, conv: str) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-        self.model = copy.deepcopy(model).train()
-        modules = dict(self.model.named_modules())
-        for argument, name in (("norm", norm), ("conv", conv)):
-            if name not in modules:
-                raise ValueError(f"{argument} must name a module of the model; got {name!r}")
-        self.norm: Any = modules[norm]
-        if not isinstance(self.norm, nn.BatchNorm2d | SplitBatchNorm):
-            raise TypeError(
-                "norm must name a torch.nn.BatchNorm2d or a SplitBatchNorm; "
-                f"got {type(self.norm).__name__}"
-            )
-        self.conv = _checks.conv_layer("conv", modules[conv])
-        if not isinstance(self.conv.weight, nn.Parameter) or not self.conv.weight.requires_grad:
-            raise ValueError(
-                "conv must have a weight that learns, and that no parametrization computes; "
-                f"got {conv!r}, which has not"
-            )
-        self.names = (norm, conv)
-        self.loss = float("nan")
-        self._calls: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._watched: torch.Tensor | None = None
-        self.norm.register_forward_hook(self._hook("norm", "conv"), prepend=True)
-        self.conv.register_forward_hook(self._hook("conv", "norm"), prepend=True)
-
-    def _hook(self, own: str, other: str) -> Callable[..., torch.Tensor | None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> Any:
-            if own in self._calls:
-                name = self.names[("norm", "conv").index(own)]
-                raise ValueError(f"{own} must be used once in a forward pass; got {name!r} again")
-            self._calls[own] = (args[0], output)
-            if other not in self._calls or self._calls[other][1] is not args[0]:
-                return None
-            self._watched = output
-            # downstream gets a copy: an in-place ReLU must not overwrite what we differentiate by
-            return output.clone()
-
-        return hook
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The model's output; the pair's tensors are kept."""
-        self._calls, self._watched = {}, None
-        y: torch.Tensor = self.model(x)
-        if self._watched is None:
-            raise ValueError(
-                "norm and conv must be adjacent, the output of one the input of the other and "
-                f"nothing between; got {self.names[0]!r} and {self.names[1]!r}"
-            )
-        if self.after and isinstance(self.norm, SplitBatchNorm):
-            kind = (self.norm.center, self.norm.scale, self.norm.per, self.norm.statistics)
-            plain = kind == (True, "full", "channel", "batch")
-            if not plain or not self.norm.grad_through_statistics:
-                raise ValueError(
-                    "norm must be the full normalization with live statistics where it comes "
-                    f"after the layer; got {self.norm}"
-                )
-        return y
-
-    def backward(self, x: torch.Tensor, target: Any, loss_fn: LossFn) -> torch.Tensor:
-        """Gradients of the copy, and the error (groups, M / groups, patches) = -dL/d(response)."""
-        with torch.enable_grad():
-            loss = loss_fn(self.forward(x), target)
-            if not isinstance(loss, torch.Tensor) or loss.ndim:
-                got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-                raise ValueError(f"loss_fn must return a scalar tensor; got {got}")
-            assert self._watched is not None
-            self._watched.retain_grad()
-            loss.backward()
-        self.loss = float(loss.detach())
-        gradient = self._watched.grad
-        if gradient is None:
-            raise ValueError(f"the loss must depend on {self.names[1]!r}; got one that does not")
-        e = -gradient.double().flatten(2).transpose(0, 1)
-        return e.reshape(self.conv.groups, e.shape[0] // self.conv.groups, -1)
-
-    @property
-    def after(self) -> bool:
-        """Whether the normalization takes the layer's output."""
-        return self._watched is self._calls["norm"][1]
-
-    @property
-    def norm_input(self) -> torch.Tensor:
-        return self._calls["norm"][0].detach().double()
-
-    @property
-    def conv_input(self) -> torch.Tensor:
-        return self._calls["conv"][0].detach().double()
-
-    @property
-    def finite(self) -> bool:
-        """Whether the batch came through: a diverged network has no statistics."""
-        seen = self.conv_input if self.after else self.norm_input
-        return bool(torch.isfinite(seen).all())
-
-    def view(self) -> _Before | _After:
-        """The layer in effective weights, for the last batch."""
-        return _After.of(self) if self.after else _Before.of(self)
-
-    def weights(self) -> torch.Tensor:
-        """w, (groups, M / groups, L), a float64 copy."""
-        return group_weights(self.conv).detach().double().clone()
-
-
-@dataclass
 class _Point:
     g: torch.Tensor
     s: torch.Tensor
     step: torch.Tensor
 
 
-def _point(pair: _Pair, error: torch.Tensor | None, lr: float) -> _Point:
+def _point(pair: Pair, error: torch.Tensor | None, lr: float) -> _Point:
     """Effective weights, deviation and NLMS step for the last batch; NaN once it has diverged."""
     w = pair.weights()
     if not pair.finite:
         nan = torch.full_like(w, torch.nan)
-        channels = pair.conv.out_channels if pair.after else pair.conv.in_channels
+        channels = pair.norm_input.shape[channel_axis(pair.norm)]
         return _Point(nan, torch.full((channels,), torch.nan).to(nan), nan)
     view = pair.view()
     step = torch.zeros_like(w) if error is None else lr * view.step(w, error)
     return _Point(w * view.gain, view.s, step)
-
-
-def _statistics(norm: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and divisor of each channel, in float64, as the module has just used them."""
-    var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    if not isinstance(norm, SplitBatchNorm):
-        return mean, (var + norm.eps).sqrt()
-    if norm.statistics == "frozen":
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        mean, var = norm.running_mean.double(), norm.running_var.double()
-    return mean, channel_divisor(var, scale=norm.scale, per=norm.per, eps=norm.eps)
-
-
-def _columns(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """All patches of a batch, (groups, L, images * positions), image by image."""
-    return unfold_patches(x, conv).permute(1, 2, 0, 3).flatten(2)
 
 
 def _minimum_norm_gap(dw: torch.Tensor, u: torch.Tensor) -> float:

@@ -43,7 +43,7 @@ class SplitBatchNorm(nn.Module):
 
     Parameters
     ----------
-    channels : C, the size of axis 1 of the input (N, C, ...).
+    channels : C, the size of axis 1 of the input (N, C, ...), or of the last with ``axis=-1``.
     center : subtract the channel's mean m.
     scale : the divisor, from s = sqrt(var + eps): "full" s, "amplify" min(s, 1), "suppress"
         max(s, 1), "none" 1. The variance is about the mean whether or not it is subtracted.
@@ -55,6 +55,8 @@ class SplitBatchNorm(nn.Module):
         ever seen in training, as constants from then on, in eval mode too.
     grad_through_statistics : False treats m and s as constants in the backward pass.
     eps, momentum, affine, track_running_stats : as in ``nn.BatchNorm2d``.
+    axis : where the channels are: 1 as in torch's layers, -1 for tokens (N, ..., C), as a linear
+        layer takes them. The statistics are over all other axes.
 
     The parameters and buffers have the names that torch gives them, so a ``state_dict`` goes from
     BatchNorm to any variant and back. With ``scale="full"`` and the other defaults, outputs,
@@ -65,8 +67,8 @@ class SplitBatchNorm(nn.Module):
     Raises
     ------
     TypeError, ValueError : an argument is of the wrong type or out of range; frozen statistics
-        without ``track_running_stats``; input that is not (N, C, ...), or that has a single value
-        per channel in training.
+        without ``track_running_stats``; input that is not (N, C, ...), or not (N, ..., C) with
+        ``axis=-1``, or that has a single value per channel in training.
 
     Notes
     -----
@@ -99,6 +101,7 @@ class SplitBatchNorm(nn.Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        axis: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -115,6 +118,9 @@ class SplitBatchNorm(nn.Module):
             raise ValueError(f"momentum must be at most 1, or None; got {momentum}")
         self.affine = _flag("affine", affine)
         self.track_running_stats = _flag("track_running_stats", track_running_stats)
+        if axis not in (1, -1):
+            raise ValueError(f"axis must be 1 or -1; got {axis!r}")
+        self.axis = axis
         if statistics == "frozen" and not track_running_stats:
             raise ValueError(
                 "track_running_stats must be True for statistics='frozen', which are kept in "
@@ -153,16 +159,18 @@ class SplitBatchNorm(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, ...) to the same shape and dtype."""
-        if x.ndim < 2 or x.shape[1] != self.channels:
+        """(N, C, ...), or (N, ..., C) with ``axis=-1``, to the same shape and dtype."""
+        if x.ndim < 2 or x.shape[self.axis] != self.channels:
             raise ValueError(
-                f"x must have {self.channels} channels on axis 1; got shape {tuple(x.shape)}"
+                f"x must have {self.channels} channels on axis {self.axis}; "
+                f"got shape {tuple(x.shape)}"
             )
         # three digits do not make a variance; float32 is what torch's own kernels sum in
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         mean, var = self._statistics(wide)
         divisor = channel_divisor(var, scale=self.scale, per=self.per, eps=self.eps)
-        shape = (1, -1, *(1,) * (x.ndim - 2))
+        # by the right, an axis of size one for each that comes after the channels
+        shape = (-1, *(1,) * (x.ndim - 2 if self.axis == 1 else 0))
         if self.center:
             wide = wide - mean.reshape(shape)
         gain = 1 / divisor
@@ -182,7 +190,7 @@ class SplitBatchNorm(nn.Module):
             raise ValueError(
                 f"x must have more than one value per channel in training; got {tuple(x.shape)}"
             )
-        axes = (0, *range(2, x.ndim))
+        axes = tuple(axis for axis in range(x.ndim) if axis != self.axis % x.ndim)
         if self.statistics == "frozen" or not self.grad_through_statistics:
             var, mean = torch.var_mean(x.detach(), dim=axes, correction=0)
         else:
@@ -228,7 +236,7 @@ class SplitBatchNorm(nn.Module):
             f"statistics={self.statistics!r}, "
             f"grad_through_statistics={self.grad_through_statistics}, eps={self.eps}, "
             f"momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"track_running_stats={self.track_running_stats}, axis={self.axis}"
         )
 
 

@@ -94,6 +94,21 @@ def test_full_is_batch_norm(bn, size, options):
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("size", [(), (7,), (2, 5)])
+def test_tokens_have_their_channels_last(size):
+    x = images(size=size) if size else images(size=(1,))[..., 0]
+    theirs = SplitBatchNorm(3, dtype=torch.float64)
+    ours = SplitBatchNorm(3, axis=-1, dtype=torch.float64)
+    for module in (theirs, ours):
+        nn.init.constant_(module.weight, 1.5)
+        nn.init.constant_(module.bias, -0.5)
+    for _ in range(2):
+        torch.testing.assert_close(ours(x.movedim(1, -1)), theirs(x).movedim(1, -1))
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(x.movedim(1, -1)), theirs(x).movedim(1, -1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_its_dtype_and_float32_statistics(dtype):
     x = images().to(dtype)
@@ -243,6 +258,7 @@ def test_reset():
         ({"eps": -1.0}, ValueError, "eps must be zero or positive; got -1.0"),
         ({"momentum": 2.0}, ValueError, "momentum must be at most 1, or None; got 2.0"),
         ({"affine": None}, TypeError, "affine must be True or False; got None"),
+        ({"axis": 2}, ValueError, "axis must be 1 or -1; got 2"),
         ({"track_running_stats": 1}, TypeError, "track_running_stats must be True or False"),
         (
             {"statistics": "frozen", "track_running_stats": False},
@@ -257,6 +273,10 @@ def test_errors_of_construction(options, error, message):
 
 
 def test_errors_of_use():
+    with pytest.raises(
+        ValueError, match=r"x must have 3 channels on axis -1; got shape \(2, 3, 4\)"
+    ):
+        SplitBatchNorm(3, axis=-1)(torch.ones(2, 3, 4))
     with pytest.raises(ValueError, match=r"x must have 3 channels on axis 1; got shape \(2, 4\)"):
         SplitBatchNorm(3)(torch.ones(2, 4))
     with pytest.raises(ValueError, match="x must have more than one value per channel in train"):
