@@ -65,14 +65,8 @@ from cnnbridge.normalized_spectra import (
     NORMALIZATIONS,
     NormalizedSpectrum,
     PatchMoments,
-    TraceCeiling,
     compare_normalizations,
-    interlacing_bounds,
-    ostrowski_interval,
     patch_moments,
-    pixel_weights,
-    trace_ceiling,
-    van_der_sluis_factor,
     weight_standardization,
     zca_whitening,
 )
@@ -103,6 +97,14 @@ from cnnbridge.spectrum import (
     extreme_eigenvalues,
     full_spectrum,
     spectral_density,
+)
+from cnnbridge.spectrum_bounds import (
+    TraceCeiling,
+    interlacing_bounds,
+    ostrowski_interval,
+    pixel_weights,
+    trace_ceiling,
+    van_der_sluis_factor,
 )
 
 __all__ = [

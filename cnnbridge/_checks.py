@@ -9,7 +9,7 @@ from torch import nn
 
 from adaptive._checks import count, fraction, nonnegative, positive
 
-__all__ = ["bias_flag", "conv_layer", "count", "fraction", "images", "nonnegative", "positive"]
+__all__ = ["bias_flag", "count", "fraction", "images", "nonnegative", "positive"]
 __all__ += ["Layer", "batch", "finite", "layer", "out_channels", "target_like"]
 
 
@@ -49,14 +49,6 @@ def layer(name: str, value: Any) -> Layer:
                 f"the same geometry and the input that its kernel really meets"
             )
     return value  # type: ignore[no-any-return]
-
-
-def conv_layer(name: str, conv: Any) -> nn.Conv2d:
-    """An ``nn.Conv2d`` whose shape is known."""
-    if not isinstance(conv, nn.Conv2d):
-        raise TypeError(f"{name} must be a torch.nn.Conv2d; got {type(conv).__name__}")
-    layer(name, conv)
-    return conv
 
 
 LAYOUTS = {

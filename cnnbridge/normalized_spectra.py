@@ -9,29 +9,28 @@ zero padding lies under the kernel. Hence, exactly, for any padding,
 a congruence on R = E[u u'] once the channels are centred. Without padding b is all ones and
 E[u b'] is E[u] in every column: centring, T = I and t = -m, is R - m E[u]' - E[u] m' + m m'.
 ``PatchMoments`` holds the three matrices, for centred channels: about zero, the digits that a mean
-far above the deviation takes up would be lost. What follows from the congruence alone (Ostrowski,
-Cauchy, van der Sluis, the trace) is here too. A nonlinearity between normalization and layer is
-outside all of this: measure then.
+far above the deviation takes up would be lost. What follows from the congruence alone is in
+``cnnbridge.spectrum_bounds``. A nonlinearity between normalization and layer is outside all of
+this: measure then.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from torch import nn
 
-import adaptive._checks as numbers
 from adaptive._checks import Array, choice
 from cnnbridge import _checks
+from cnnbridge._checks import Layer
 from cnnbridge.autocorrelation import patch_autocorrelation
 from cnnbridge.normalization import NORMALIZATION_VARIANTS, SplitBatchNorm, channel_divisor
-from cnnbridge.patches import check_input, unfold_patches
+from cnnbridge.patches import Geometry, check_input, group_weights, unfold_patches
+from cnnbridge.spectrum_bounds import ostrowski_interval
 
 # frozen and detached statistics differ from "full" in later batches and backward only
 BATCH_VARIANTS = tuple(n for n in NORMALIZATION_VARIANTS if n not in ("frozen", "detached"))
@@ -138,13 +137,14 @@ class PatchMoments:
         return self.affine(gain, shift)
 
 
-def patch_moments(x: torch.Tensor, conv: nn.Conv2d) -> PatchMoments:
+def patch_moments(x: torch.Tensor, conv: Layer) -> PatchMoments:
     """Measure what ``PatchMoments`` holds.
 
     Parameters
     ----------
-    x : (N, C, H, W) real floating-point tensor, what the normalization will get.
-    conv : the ``nn.Conv2d`` behind it; only its geometry is used.
+    x : real floating-point tensor, what the normalization will get, laid out as the layer takes it:
+        (N, C, *size) for a convolution, (N, ..., features) for a linear layer.
+    conv : the layer behind it, as in ``unfold_patches``; only its geometry is used.
 
     Returns
     -------
@@ -168,10 +168,9 @@ def patch_moments(x: torch.Tensor, conv: nn.Conv2d) -> PatchMoments:
     >>> torch.allclose(predicted[0], patch_autocorrelation(z, conv), atol=1e-5)
     True
     """
-    conv = _checks.conv_layer("conv", conv)
-    x = check_input("x", x, conv).detach().to(torch.float64)
-    var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    x = x - mean[:, None, None]
+    conv, x = _as_convolution(conv, x)
+    var, mean = torch.var_mean(x.transpose(0, 1).flatten(1), dim=1, correction=0)
+    x = x - _along(mean, x)
     R = patch_autocorrelation(x, conv, all_reduce=False)
     average = x.mean(dim=0, keepdim=True)
     u = unfold_patches(average, conv)[0]
@@ -181,10 +180,32 @@ def patch_moments(x: torch.Tensor, conv: nn.Conv2d) -> PatchMoments:
         centred=R if R.ndim == 3 else R[None],
         cross=u @ b.mT / positions,
         ones=b @ b.mT / positions,
-        channels=conv.in_channels,
+        channels=x.shape[1],
         mean=mean,
         var=var,
     )
+
+
+def _as_convolution(layer: Layer, x: torch.Tensor) -> tuple[Layer, torch.Tensor]:
+    """A layer and its checked input, float64 with the channels on axis 1.
+
+    A linear layer is a convolution with a kernel of one along what lies between first and last.
+    """
+    geometry = Geometry.of(layer)
+    x = check_input("x", x, geometry).detach().to(torch.float64)
+    if not isinstance(layer, nn.Linear):
+        return layer, x
+    twin = torch.nn.utils.skip_init(
+        nn.Conv1d, layer.in_features, layer.out_features, 1, dtype=x.dtype, device=x.device
+    )
+    with torch.no_grad():
+        twin.weight.copy_(layer.weight[:, :, None])
+    return twin, geometry.channels_first(x)
+
+
+def _along(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(C,) values of the channels of x (N, C, *size), to go with it."""
+    return values.reshape(-1, *(1,) * (x.ndim - 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +248,7 @@ class NormalizedSpectrum:
 
 def compare_normalizations(
     x: torch.Tensor,
-    conv: nn.Conv2d,
+    conv: Layer,
     names: Iterable[str] | None = None,
     *,
     eps: float = 1e-5,
@@ -237,12 +258,13 @@ def compare_normalizations(
 
     Parameters
     ----------
-    x : (N, C, H, W) real floating-point tensor: one batch, normalized in training mode, without
-        learned weight and bias, and fed to ``conv``.
-    conv : the ``nn.Conv2d`` behind the normalization. Its weights are used by weight
-        standardization only.
+    x : real floating-point tensor: one batch, laid out as ``conv`` takes it, (N, C, *size) or, for
+        a linear layer, (N, ..., features); normalized in training mode, without learned weight and
+        bias, and fed to ``conv``.
+    conv : the layer behind the normalization, as in ``unfold_patches``. Its weights are used by
+        weight standardization only.
     names : which of ``NORMALIZATIONS``; all that apply by default (whitening needs a layer without
-        groups).
+        groups, instance norm more than one pixel or token).
     eps : added to every variance.
     num_groups : of group norm; by default the largest divisor of C up to 32 that leaves at least
         two channels in a group, else 1.
@@ -250,13 +272,13 @@ def compare_normalizations(
     Returns
     -------
     dict of NormalizedSpectrum by name. Layer norm is ``GroupNorm(1, C)``, over channels and
-    pixels of an image; "channel_layer_norm" is over the channels of each pixel, as in ConvNeXt;
-    whitening is ZCA of the channel covariance, lag zero only.
+    pixels of an image; "channel_layer_norm" is over the channels of each pixel or token, as in
+    ConvNeXt and transformers; whitening is ZCA of the channel covariance, lag zero only.
 
     Raises
     ------
     TypeError, ValueError : as ``unfold_patches``; a name not in ``NORMALIZATIONS``; whitening for
-        a grouped layer; num_groups that does not divide C.
+        a grouped layer; instance norm of single pixels; num_groups that does not divide C.
 
     Notes
     -----
@@ -271,27 +293,34 @@ def compare_normalizations(
     >>> max(spectrum.max_error for spectrum in spectra.values()) < 1e-12
     True
     """
-    conv = _checks.conv_layer("conv", conv)
-    x = check_input("x", x, conv).detach().to(torch.float64)
+    layer = conv
+    conv, x = _as_convolution(layer, x)
     eps = _checks.nonnegative("eps", eps)
+    groups, single = Geometry.of(conv).groups, x[0, 0].numel() == 1
     if names is None:
-        skipped = {"whitening"} if conv.groups > 1 else set()
+        skipped = {"whitening"} if groups > 1 else set()
+        skipped |= {"instance_norm"} if single else set()
         chosen = [name for name in NORMALIZATIONS if name not in skipped]
     else:
         chosen = [choice("names", name, NORMALIZATIONS) for name in names]
-    if "whitening" in chosen and conv.groups > 1:
+    if "whitening" in chosen and groups > 1:
         raise ValueError(
-            f"names must not hold 'whitening' for a layer with {conv.groups} groups, whose "
+            f"names must not hold 'whitening' for a layer with {groups} groups, whose "
             f"blocks it would mix; got it"
         )
-    parts = _group_norm_groups(conv.in_channels, num_groups)
+    if "instance_norm" in chosen and single:
+        raise ValueError(
+            "names must not hold 'instance_norm' where a channel has a single value in each image, "
+            "of which it would leave nothing; got it"
+        )
+    parts = _group_norm_groups(x.shape[1], num_groups)
     moments = patch_moments(x, conv)
     spectra = {}
     for name in chosen:
         if name in BATCH_VARIANTS:
             spectra[name] = _batch_variant(name, x, conv, moments, eps)
         elif name in IMAGE_VARIANTS:
-            count = {"group_norm": parts, "layer_norm": 1, "instance_norm": conv.in_channels}[name]
+            count = {"group_norm": parts, "layer_norm": 1, "instance_norm": x.shape[1]}[name]
             spectra[name] = _image_variant(name, x, conv, count, eps)
         elif name == "channel_layer_norm":
             var, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
@@ -308,13 +337,13 @@ def compare_normalizations(
 def _batch_variant(
     name: str,
     x: torch.Tensor,
-    conv: nn.Conv2d,
+    conv: Layer,
     moments: PatchMoments,
     eps: float,
 ) -> NormalizedSpectrum:
     options = dict(NORMALIZATION_VARIANTS[name])
     module = SplitBatchNorm(
-        conv.in_channels, affine=False, track_running_stats=False, eps=eps, **options
+        moments.channels, affine=False, track_running_stats=False, eps=eps, **options
     )
     with torch.no_grad():
         measured = _measured(module(x), conv)
@@ -324,31 +353,31 @@ def _batch_variant(
     before = _eigenvalues(moments.centred if center else moments.R)
     s = channel_divisor(moments.var, scale=scale, per=per, eps=eps)
     # each group sees the gains of its own channels only
-    gains = (1 / s).reshape(conv.groups, -1).cpu().numpy()
+    gains = (1 / s).reshape(len(before), -1).cpu().numpy()
     low, high = zip(*map(ostrowski_interval, before, gains), strict=True)
     rule = "one congruence for all images: exact"
     return NormalizedSpectrum(name, measured, predicted, np.array(low), np.array(high), rule)
 
 
 def _image_variant(
-    name: str, x: torch.Tensor, conv: nn.Conv2d, parts: int, eps: float
+    name: str, x: torch.Tensor, conv: Layer, parts: int, eps: float
 ) -> NormalizedSpectrum:
     measured = _measured(F.group_norm(x, parts, eps=eps), conv)
     R = torch.zeros((), dtype=torch.float64, device=x.device)
     for image in x.split(1):
         var, mean = torch.var_mean(image.reshape(parts, -1), dim=1, correction=0)
-        gain = (var + eps).rsqrt().repeat_interleave(conv.in_channels // parts)
-        mean = mean.repeat_interleave(conv.in_channels // parts)
+        gain = (var + eps).rsqrt().repeat_interleave(x.shape[1] // parts)
+        mean = mean.repeat_interleave(x.shape[1] // parts)
         R = R + patch_moments(image, conv).affine(gain, -mean * gain) / len(x)
     rule = "a congruence for each image, averaged: exact, but no function of R alone"
     return NormalizedSpectrum(name, measured, _eigenvalues(R), None, None, rule)
 
 
 def _whitening(
-    x: torch.Tensor, conv: nn.Conv2d, moments: PatchMoments, eps: float
+    x: torch.Tensor, conv: Layer, moments: PatchMoments, eps: float
 ) -> NormalizedSpectrum:
     W = zca_whitening(x, eps=eps)
-    z = torch.einsum("cd,ndhw->nchw", W, x - moments.mean[:, None, None])
+    z = torch.einsum("cd,nd...->nc...", W, x - _along(moments.mean, x))
     predicted = _eigenvalues(moments.affine(W, -W @ moments.mean))
     gains = torch.linalg.eigvalsh(W).cpu().numpy()
     low, high = ostrowski_interval(_eigenvalues(moments.centred)[0], gains)
@@ -359,10 +388,10 @@ def _whitening(
 
 
 def _weight_standardization(
-    x: torch.Tensor, conv: nn.Conv2d, moments: PatchMoments, eps: float
+    x: torch.Tensor, conv: Layer, moments: PatchMoments, eps: float
 ) -> NormalizedSpectrum:
-    weight = conv.weight.detach().to(x).flatten(1)
-    owner = torch.arange(len(weight), device=x.device) * conv.groups // len(weight)
+    weight = group_weights(conv).detach().to(x).flatten(0, 1)
+    owner = torch.arange(len(weight), device=x.device) * len(moments.R) // len(weight)
     matrices = moments.R[owner]
     predicted = weight_standardization(matrices, weight, eps=eps)
     # measured: dv/dw from autograd
@@ -482,191 +511,6 @@ def zca_whitening(x: torch.Tensor, *, eps: float = 1e-5) -> torch.Tensor:
     return directions * (power.clamp(min=0) + eps).rsqrt() @ directions.mT
 
 
-def ostrowski_interval(eigenvalues: ArrayLike, gain: ArrayLike) -> tuple[Array, Array]:
-    """Between what the eigenvalues of T A T' lie, for A's eigenvalues and T's singular values.
-
-    Parameters
-    ----------
-    eigenvalues : (L,) of a positive semidefinite A, ascending.
-    gain : singular values of T in any number; for a diagonal T its entries, such as 1 / s of
-        the channels.
-
-    Returns
-    -------
-    (low, high), each (L,): lambda_i(A) min(gain)^2 <= lambda_i(T A T') <= lambda_i(A) max(gain)^2.
-
-    Raises
-    ------
-    TypeError, ValueError : not finite floating-point numbers; eigenvalues not ascending.
-
-    Notes
-    -----
-    Ostrowski 1959; Horn and Johnson, Matrix Analysis, theorem 4.5.9.
-
-    Examples
-    --------
-    >>> low, high = ostrowski_interval([1.0, 4.0], gain=[0.5, 1.0])
-    >>> low.tolist(), high.tolist()
-    ([0.25, 1.0], [1.0, 4.0])
-    """
-    values = numbers.array("eigenvalues", eigenvalues, ndim=(1,))
-    if (np.diff(values) < 0).any():
-        raise ValueError(f"eigenvalues must be ascending; got {values}")
-    squared = numbers.array("gain", gain, ndim=(1,)) ** 2
-    # rounding may leave an eigenvalue below zero, where the ends change places
-    ends = np.sort(np.stack([values * squared.min(), values * squared.max()]), axis=0)
-    return ends[0], ends[1]
-
-
-def interlacing_bounds(R: ArrayLike, channels: int) -> tuple[float, float, float]:
-    """What the channels' own spectra say about the ends of the whole: Cauchy's interlacing.
-
-    With A_c the diagonal block of channel c: lambda_min(R) <= min_c lambda_min(A_c), and
-    max_c lambda_max(A_c) <= lambda_max(R) <= sum_c lambda_max(A_c).
-
-    Parameters
-    ----------
-    R : (L, L) symmetric, positive semidefinite, channel by channel.
-    channels : number of blocks; divides L.
-
-    Returns
-    -------
-    (highest possible lambda_min, lowest possible lambda_max, highest possible lambda_max).
-
-    Raises
-    ------
-    TypeError, ValueError : R is not square and symmetric; channels does not divide L.
-
-    Notes
-    -----
-    Horn and Johnson, Matrix Analysis, theorem 4.3.28; the ceiling holds for semidefinite R.
-
-    Examples
-    --------
-    >>> interlacing_bounds([[1.0, 0.5], [0.5, 3.0]], channels=2)
-    (1.0, 3.0, 4.0)
-    """
-    matrix = numbers.autocorrelation("R", R)
-    count = _checks.count("channels", channels)
-    if len(matrix) % count:
-        raise ValueError(f"channels must divide the {len(matrix)} taps of R; got {channels}")
-    size = len(matrix) // count
-    blocks = [matrix[i : i + size, i : i + size] for i in range(0, len(matrix), size)]
-    ends = np.linalg.eigvalsh(np.stack(blocks))[:, [0, -1]]
-    return float(ends[:, 0].min()), float(ends[:, 1].max()), float(ends[:, 1].sum())
-
-
-def pixel_weights(conv: nn.Conv2d, height: int, width: int) -> torch.Tensor:
-    """How often a patch sees each pixel of its channel, borders and padding counted exactly.
-
-    Parameters
-    ----------
-    conv : any ``nn.Conv2d``; only its geometry is used.
-    height, width : of its input.
-
-    Returns
-    -------
-    (height, width) float64: the mean number of taps on that pixel. tr(R) of a group is the sum
-    over its channels and all pixels of pixel_weights * E[x^2]; the sum of all is k^2, less what
-    falls on zero padding.
-
-    Raises
-    ------
-    TypeError, ValueError : conv is not an ``nn.Conv2d``, or the input too small for it.
-
-    Examples
-    --------
-    >>> (pixel_weights(nn.Conv2d(1, 1, (1, 2)), 1, 3) * 2).tolist()
-    [[1.0, 2.0, 1.0]]
-    """
-    conv = _checks.conv_layer("conv", conv)
-    shape = (1, conv.in_channels, height, width)
-    ones = torch.ones(shape, dtype=torch.float64, requires_grad=True)
-    with torch.enable_grad():
-        patches = unfold_patches(ones, conv)
-        # the derivative by a pixel counts the taps that copy it
-        (counts,) = torch.autograd.grad(patches.sum(), ones)
-    return counts[0, 0] / patches.shape[-1]
-
-
-@dataclass(frozen=True)
-class TraceCeiling:
-    """What tr(R) of a group behind full normalization can be, hence a ceiling for lambda_max.
-
-    Attributes
-    ----------
-    nominal : C k^2, with C the channels of the group.
-    uniform : the trace if every pixel of a channel has power 1: nominal, less what zero padding
-        takes away.
-    guaranteed : the ceiling whatever the data, which is reached when all the power sits on the
-        pixels that most patches see. With stride 1 and padding "same", equal to nominal.
-    """
-
-    nominal: float
-    uniform: float
-    guaranteed: float
-
-
-def trace_ceiling(conv: nn.Conv2d, height: int, width: int) -> TraceCeiling:
-    """Ceiling of tr(R), and so of lambda_max, behind BatchNorm: no measurement needed.
-
-    Each channel's power is at most 1 in the mean over pixels; patches weigh the pixels by
-    ``pixel_weights``. Without learned weight and bias.
-
-    Raises
-    ------
-    TypeError, ValueError : as ``pixel_weights``.
-
-    Examples
-    --------
-    >>> trace_ceiling(nn.Conv2d(4, 8, 3, padding=1), 16, 16)
-    TraceCeiling(nominal=36.0, uniform=33.0625, guaranteed=36.0)
-    >>> round(trace_ceiling(nn.Conv2d(4, 8, 3), 12, 12).guaranteed, 2)
-    51.84
-    """
-    conv = _checks.conv_layer("conv", conv)
-    weights = pixel_weights(conv, height, width)
-    channels = conv.in_channels // conv.groups
-    return TraceCeiling(
-        nominal=float(channels * math.prod(conv.kernel_size)),
-        uniform=channels * float(weights.sum()),
-        guaranteed=channels * height * width * float(weights.max()),
-    )
-
-
-def van_der_sluis_factor(R: ArrayLike) -> float:
-    """By what factor the spread of R may exceed the least that any diagonal scaling can reach.
-
-    Parameters
-    ----------
-    R : (L, L) symmetric, positive definite.
-
-    Returns
-    -------
-    L max_i R_ii / min_i R_ii: spread(R) <= factor * min over diagonal D of spread(D R D). It is
-    L where all taps have equal power, as after BatchNorm, borders apart.
-
-    Raises
-    ------
-    TypeError, ValueError : R is not square and symmetric; a tap without power.
-
-    Notes
-    -----
-    van der Sluis 1969, theorem 4.1, for equal diagonal entries; scaling back to the given ones
-    costs at most their ratio.
-
-    Examples
-    --------
-    >>> van_der_sluis_factor([[1.0, 0.5], [0.5, 2.0]])
-    4.0
-    """
-    matrix = numbers.autocorrelation("R", R)
-    power = np.diag(matrix)
-    if not power.min() > 0:
-        raise ValueError(f"R must have positive diagonal entries; got {power.min()}")
-    return float(len(matrix) * power.max() / power.min())
-
-
 def _group_norm_groups(channels: int, num_groups: int | None) -> int:
     if num_groups is None:
         divisors = [n for n in range(1, min(32, channels // 2) + 1) if channels % n == 0]
@@ -677,7 +521,7 @@ def _group_norm_groups(channels: int, num_groups: int | None) -> int:
     return count
 
 
-def _measured(z: torch.Tensor, conv: nn.Conv2d) -> Array:
+def _measured(z: torch.Tensor, conv: Layer) -> Array:
     R = patch_autocorrelation(z, conv, all_reduce=False)
     return _eigenvalues(R if R.ndim == 3 else R[None])
 

@@ -19,6 +19,10 @@ MODULES += [
     ".sharpness",
     ".plotting",
     ".spectrum",
+    ".first_step",
+    ".normalization",
+    ".normalized_spectra",
+    ".spectrum_bounds",
 ]
 
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cnnbridge import (
+    NORMALIZATION_VARIANTS,
     NORMALIZATIONS,
+    Geometry,
     SplitBatchNorm,
     channel_divisor,
     compare_normalizations,
@@ -23,6 +25,8 @@ from cnnbridge import (
     weight_standardization,
     zca_whitening,
 )
+from tests.cnnbridge.kinds import KINDS
+from tests.cnnbridge.test_patches import oracle
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -66,6 +70,94 @@ def test_predicted_is_measured_for_every_geometry(kind):
             assert "measured only" in spectrum.rule
             continue
         assert spectrum.max_error < 1e-12, name
+
+
+def other(kind):
+    """A layer of that kind, and correlated input with channels of unlike power and mean."""
+    make, shape = KINDS[kind]
+    torch.manual_seed(0)
+    layer, last = make().double(), isinstance(make(), nn.Linear)
+    x = torch.randn(5, *shape).double().cumsum(-1)
+    where = (-1,) if last else (-1, *(1,) * (len(shape) - 1))
+    x = x * torch.tensor([0.2, 0.9, 3.0, 0.05]).double().view(where)
+    return layer, x + torch.arange(1.0, 5.0).double().view(where), last
+
+
+def normalized(x, last, name, groups=2):
+    """The same in torch's own words: what the layer gets."""
+    first = x.movedim(-1, 1) if last else x
+    if name in NORMALIZATION_VARIANTS:
+        options = dict(NORMALIZATION_VARIANTS[name])
+        bn = SplitBatchNorm(4, affine=False, dtype=x.dtype, axis=-1 if last else 1, **options)
+        return bn(x)
+    if name == "channel_layer_norm":
+        z = nn.functional.layer_norm(first.movedim(1, -1), (4,)).movedim(-1, 1)
+    elif name == "whitening":
+        rows = first.movedim(1, -1).reshape(-1, 4)
+        cov = torch.cov(rows.T, correction=0) + 1e-5 * torch.eye(4)
+        values, vectors = torch.linalg.eigh(cov)
+        z = ((first.movedim(1, -1) - rows.mean(0)) @ vectors / values.sqrt() @ vectors.T).movedim(
+            -1, 1
+        )
+    else:
+        parts = {"group_norm": groups, "layer_norm": 1, "instance_norm": 4}[name]
+        z = nn.functional.group_norm(first, parts)
+    return z.movedim(1, -1) if last else z
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_normalization_in_front_of_every_kind_of_layer(kind):
+    layer, x, last = other(kind)
+    spectra = compare_normalizations(x, layer)
+    missing = {"instance_norm"} if x.ndim == 2 else set()
+    missing |= {"whitening"} if getattr(layer, "groups", 1) > 1 else set()
+    assert set(spectra) == set(NORMALIZATIONS) - missing
+    for name, spectrum in spectra.items():
+        assert spectrum.predicted is None or spectrum.max_error < 1e-12, name
+        if name == "weight_standardization":
+            assert len(spectrum.measured) == Geometry.of(layer).out_channels
+            continue
+        u = oracle(normalized(x, last, name), layer)
+        for g, values in enumerate(spectrum.measured):
+            samples = np.moveaxis(u[:, g], 1, 0).reshape(u.shape[2], -1)
+            R = samples @ samples.T / samples.shape[1]
+            np.testing.assert_allclose(values, np.linalg.eigvalsh(R), atol=1e-11 * values.max())
+        if spectrum.low is not None:
+            # eigenvalues are rounded in units of the largest, here times the largest gain
+            slack = 1e-14 * spectrum.high.max() + 1e-12 * spectrum.measured.max()
+            assert (spectrum.low <= spectrum.measured + slack).all(), name
+            assert (spectrum.measured <= spectrum.high + slack).all(), name
+
+
+def test_standardized_weights_of_a_transposed_layer():
+    layer, x, _ = other("ConvTranspose2d, groups")
+    R, weight = patch_moments(x, layer).R, layer.weight.detach()
+    spectrum = compare_normalizations(x, layer, ["weight_standardization"])
+    for m in range(6):
+        # output m of group m // 3: two channels in, the kernel turned round
+        w = weight[2 * (m // 3) : 2 * (m // 3) + 2, m % 3].flip(1, 2).flatten()
+        J = weight_standardization(R[m // 3], w[None])[0]
+        values = spectrum["weight_standardization"].measured[m]
+        np.testing.assert_allclose(values, np.linalg.eigvalsh(J), atol=1e-10 * values.max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixel_weights_and_the_ceiling_of_every_kind(kind):
+    layer, x, last = other(kind)
+    size = x.shape[1:-1] if last else x.shape[2:]
+    groups = Geometry.of(layer).groups
+    weights = pixel_weights(layer, *size)
+    assert tuple(weights.shape) == tuple(size)
+    power = (x**2).mean(dim=0)
+    power = (power.movedim(-1, 0) if last else power).reshape(groups, -1, *size).sum(dim=1)
+    moments = patch_moments(x, layer)
+    traces = moments.R.diagonal(dim1=1, dim2=2).sum(dim=1)
+    torch.testing.assert_close((weights * power).reshape(groups, -1).sum(dim=1), traces)
+    ceiling = trace_ceiling(layer, *size)
+    full = moments.normalized().diagonal(dim1=1, dim2=2).sum(dim=1)
+    assert float(full.max()) <= ceiling.guaranteed * (1 + 1e-9)
+    assert ceiling.uniform <= ceiling.nominal * (1 + 1e-9)
+    assert ceiling.nominal == Geometry.of(layer).taps
 
 
 def test_matrices_too_and_not_only_their_spectra():
@@ -267,8 +359,18 @@ def test_results_are_frozen_and_groups_have_no_whitening():
     [
         (
             lambda x: patch_moments(x, nn.Linear(4, 4)),
+            ValueError,
+            "4 input features on its last axis; got shape",
+        ),
+        (
+            lambda x: patch_moments(x, nn.ReLU()),
             TypeError,
-            r"must be a torch.nn.Conv2d; got L",
+            r"conv must be a torch.nn.Conv1d, .*; got ReLU",
+        ),
+        (
+            lambda x: compare_normalizations(x[:, :, 0, 0], nn.Linear(4, 4), ["instance_norm"]),
+            ValueError,
+            "names must not hold 'instance_norm' where a channel has a single value in each image",
         ),
         (
             lambda x: patch_moments(x[:, :3], conv("valid")),
@@ -342,7 +444,7 @@ def test_results_are_frozen_and_groups_have_no_whitening():
         (
             lambda x: trace_ceiling("conv", 2, 2),
             TypeError,
-            "conv must be a torch.nn.Conv2d; got str",
+            "conv must be a torch.nn.Conv1d, .*; got str",
         ),
     ],
 )
