@@ -9,7 +9,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, get_args
 
@@ -205,6 +205,20 @@ def load_curvlinops() -> Any:
 def autograd() -> Iterator[None]:
     """Gradients, whatever the caller has switched off."""
     with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Gradients, in the precision of the parameters, whatever the caller has switched on or off.
+
+    Inside autocast the weights rounded for one step would also serve the next, and a curvature of
+    eight bits is none.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(autograd())
+        for kind in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 

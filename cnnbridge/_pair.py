@@ -171,6 +171,8 @@ class Pair:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The model's output; the pair's tensors are kept."""
         self._calls, self._watched = {}, None
+        # inside autocast the rounded weights of before a step would serve after it, too
+        torch.clear_autocast_cache()
         y: torch.Tensor = self.model(_usable(x))
         if self._watched is None:
             raise ValueError(

@@ -12,7 +12,8 @@ from torch import nn
 
 from adaptive._checks import Array
 from adaptive._checks import choice as _choice
-from cnnbridge._objective import Objective, Product, autograd, load_curvlinops
+from cnnbridge import _checks
+from cnnbridge._objective import Objective, Product, load_curvlinops, own_precision
 from cnnbridge.capture import _find
 from cnnbridge.in_place import ASSUMPTIONS, CURVATURES, LEVEL, Curvature, kronecker_modes
 from cnnbridge.network import Settings, train
@@ -109,7 +110,7 @@ class Audit:
         )
 
 
-@autograd()
+@own_precision()
 def audit(
     model: nn.Module,
     layer: str,
@@ -145,7 +146,8 @@ def audit(
     Parameters
     ----------
     model, x, y, loss, lr, steps, momentum, weight_decay : as in ``predict_network``.
-    layer : a conv or linear layer, used once in a forward pass.
+    layer : a convolution, transposed convolution or linear layer, used once in a forward pass: in a
+        row of uses one would move the regressors of the next, though nothing else learns.
     curvature : as in ``predict_in_place``.
     trained : whether "all" layers learn, or this "layer" alone: then only "approximation" and
         "curvature" can break.
@@ -157,7 +159,8 @@ def audit(
 
     Raises
     ------
-    TypeError, ValueError : as ``predict_in_place``; layer is of another kind or used twice.
+    TypeError, ValueError : as ``predict_in_place``; layer is of another kind, used twice, or
+        without effect on the loss.
 
     Examples
     --------
@@ -171,9 +174,7 @@ def audit(
     kind: str = _choice("curvature", curvature, CURVATURES)
     who: str = _choice("trained", trained, ("all", "layer"))
     settings = Settings.check(lr, steps, momentum, weight_decay)
-    part = _find(model, layer)
-    if not isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
-        raise TypeError(f"layer must be a conv or linear layer; got {type(part).__name__}")
+    part = _checks.layer(f"layer {layer!r}", _find(model, layer))
     still = _Split(Objective(model, x, y, loss, layer))
     run = Objective(model, x, y, loss, None if who == "all" else layer)
     now = _Split(run, layer, still.objective.names)
@@ -267,16 +268,18 @@ class _Split:
         self._instead: torch.Tensor | None = None
         self._passed: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._watch = False
-        self.part.register_forward_hook(self._hook, prepend=True)
+        self.part.register_forward_hook(self._hook, prepend=True, with_kwargs=True)
 
-    def _hook(self, module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> Any:
+    def _hook(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor
+    ) -> Any:
         # downstream gets a copy: an in-place ReLU must not overwrite what we differentiate by
         if self._instead is not None:
             return self._instead.clone()
         if not self._watch:
             return None
         watched = out if out.requires_grad else out.detach().requires_grad_()
-        self._passed.append((args[0].detach(), watched))
+        self._passed.append(((args[0] if args else kwargs["input"]).detach(), watched))
         return watched.clone()
 
     @torch.no_grad()
@@ -295,7 +298,9 @@ class _Split:
                 f"the layer must be used once in a forward pass; got {len(self._passed)} uses"
             )
         u, out = self._passed[0]
-        (delta,) = torch.autograd.grad(value, out)
+        delta = torch.autograd.grad(value, out, allow_unused=True)[0]
+        if delta is None:
+            raise ValueError("the loss must depend on the layer; it does not")
         return u, out.detach(), delta
 
     def errors(self, out: torch.Tensor) -> torch.Tensor:

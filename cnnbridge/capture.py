@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -194,7 +194,7 @@ def capture(model: nn.Module, layer_name: str) -> Iterator[Tape]:
     Raises
     ------
     TypeError : model is not a module, or is compiled or scripted, where hooks are skipped.
-    ValueError : the model has no such layer; the message lists its conv layers.
+    ValueError : the model has no such layer; the message lists its conv and linear layers.
 
     Notes
     -----
@@ -243,10 +243,11 @@ def _find(model: nn.Module, layer_name: str) -> nn.Module:
                 "pass the model from before torch.jit"
             )
     if layer_name not in modules:
-        convs = [repr(n) for n, m in modules.items() if isinstance(m, nn.Conv2d)]
+        kinds = get_args(Layer)
+        layers = [repr(n) for n, m in modules.items() if isinstance(m, kinds)]
         raise ValueError(
             f"layer_name must name a layer of the model; got {layer_name!r}; "
-            f"its conv layers are {', '.join(convs) or 'none'}"
+            f"its conv and linear layers are {', '.join(layers) or 'none'}"
         )
     return modules[layer_name]
 

@@ -15,7 +15,7 @@ from adaptive._checks import Array
 from adaptive._checks import choice as _choice
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge._objective import Objective, autograd
+from cnnbridge._objective import Objective, autograd, own_precision
 from cnnbridge.autocorrelation import patch_autocorrelation
 from cnnbridge.capture import _find, own_weights, watched_use
 from cnnbridge.compare import Comparison, compare
@@ -118,7 +118,7 @@ class InPlaceComparison:
         return "\n".join(rows)
 
 
-@autograd()
+@own_precision()
 def predict_in_place(
     model: nn.Module,
     layer: str,

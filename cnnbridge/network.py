@@ -19,6 +19,7 @@ from cnnbridge._objective import (
     Objective,
     autograd,
     krylov_path,
+    own_precision,
     quadratic_path,
 )
 
@@ -195,7 +196,7 @@ class Settings:
         }
 
 
-@autograd()
+@own_precision()
 def predict_network(
     model: nn.Module,
     x: torch.Tensor,
@@ -219,7 +220,8 @@ def predict_network(
     ----------
     model : any module in eager mode; its present weights are the start, its train and eval flags
         hold (BatchNorm in train mode uses the statistics of x). It is not changed. Parameters
-        without ``requires_grad`` stay fixed.
+        without ``requires_grad`` stay fixed. It computes in the precision of its parameters, inside
+        ``torch.autocast`` too.
     x, y : inputs and targets, all of them one batch.
     loss : a torch loss with reduction "mean" or "sum", such as ``nn.CrossEntropyLoss()``.
     lr, momentum, weight_decay : as given to ``torch.optim.SGD``.
@@ -364,7 +366,7 @@ def finite_or_inf(a: Array) -> Array:
     return a
 
 
-@autograd()
+@own_precision()
 def observe_network(
     model: nn.Module,
     x: torch.Tensor,

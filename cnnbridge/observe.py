@@ -12,7 +12,7 @@ from torch import nn
 from adaptive._checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge._objective import autograd, plain_copy
+from cnnbridge._objective import own_precision, plain_copy
 from cnnbridge.patches import Geometry, check_input, group_weights
 from cnnbridge.predict import LayerPrediction, predict_layer, project
 
@@ -345,7 +345,7 @@ class _Training:
     def run(self, lr: float, steps: int, look: Callable[[int, Layer, torch.Tensor], bool]) -> None:
         """Train; ``look(n, layer, loss)`` sees the weights of each step and may end it."""
         # the caller may be inside no_grad, inference_mode or autocast: training must not notice
-        with autograd(), torch.autocast(self.x.device.type, enabled=False):
+        with own_precision():
             layer = plain_copy(self.conv, self.x)
             learned = [layer.weight]
             if layer.bias is not None:

@@ -14,7 +14,7 @@ from torch import nn
 from adaptive._checks import Array
 from adaptive._checks import choice as _choice
 from cnnbridge import _checks
-from cnnbridge._objective import Objective, autograd
+from cnnbridge._objective import Objective, own_precision
 from cnnbridge.network import Settings, train
 
 Kind = Literal["hessian", "gauss_newton"]
@@ -65,6 +65,7 @@ class SharpnessTrack:
         return "\n".join(rows)
 
 
+@own_precision()
 def sharpness(
     model: nn.Module,
     x: torch.Tensor,
@@ -129,7 +130,7 @@ def largest_curvature(
     return float(values[0]), vectors[:, 0]
 
 
-@autograd()
+@own_precision()
 def track_sharpness(
     model: nn.Module,
     x: torch.Tensor,

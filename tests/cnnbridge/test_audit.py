@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cnnbridge import audit, observe_network, predict_in_place
+from tests.cnnbridge.kinds import KINDS
 from tests.cnnbridge.test_network import network
 
 CE = nn.CrossEntropyLoss()
@@ -114,6 +115,23 @@ def test_a_linear_chain_has_no_curvature_to_drift():
     assert largest(result, "other layers") > 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_of_every_kind(kind):
+    make, shape = KINDS[kind]
+    torch.manual_seed(0)
+    x, y = torch.randn(6, *shape).double(), torch.randint(3, (6,))
+    model = nn.Sequential(nn.Tanh(), make(), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3)).double()
+    model(x)
+    alone = audit(model, "1", x, y, CE, lr=0.5, steps=8, trained="layer")
+    assert alone.residue < 1e-10
+    assert largest(alone, "curvature") > 1e-6
+    for name in ("approximation", "regressors", "desired response", "other layers"):
+        assert largest(alone, name) < 1e-9
+    together = audit(model, "1", x, y, CE, lr=0.5, steps=8, curvature="kronecker")
+    assert together.residue < 1e-10
+    assert largest(together, "approximation") > 1e-6
+
+
 def test_the_sentence():
     model, x, y = network(nn.ReLU)
     result = audit(model, "3", x, y, CE, lr=0.1, steps=40)
@@ -141,7 +159,9 @@ def test_model_and_errors():
     audit(model, "3", x, y, CE, lr=0.1, steps=3)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not model[3]._forward_hooks
-    with pytest.raises(TypeError, match="layer must be a conv or linear layer; got BatchNorm2d"):
+    with pytest.raises(
+        TypeError, match=r"layer '1' must be a torch.nn.Conv1d, .*; got BatchNorm2d"
+    ):
         audit(model, "1", x, y, CE, lr=0.1, steps=3)
     with pytest.raises(ValueError, match="trained must be one of all, layer; got 'some'"):
         audit(model, "3", x, y, CE, lr=0.1, steps=3, trained="some")

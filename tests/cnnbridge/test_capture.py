@@ -274,15 +274,15 @@ def test_direct_calls_and_keyword_inputs():
     assert len(tape.inputs) == 2
 
 
-def test_an_unknown_name_lists_the_conv_layers():
+def test_an_unknown_name_lists_the_layers():
     with (
-        pytest.raises(ValueError, match="got 'nope'; its conv layers are 'conv1', 'conv2'"),
+        pytest.raises(ValueError, match="got 'nope'; its conv and linear layers are 'conv1', 'c"),
         capture(net(), "nope"),
     ):
         pass
     with (
-        pytest.raises(ValueError, match="its conv layers are none"),
-        capture(nn.Linear(1, 1), "conv"),
+        pytest.raises(ValueError, match="its conv and linear layers are none"),
+        capture(nn.ReLU(), "conv"),
     ):
         pass
 
