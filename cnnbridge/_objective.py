@@ -274,22 +274,25 @@ def quadratic_path(
     steps: int,
     start: torch.Tensor,
     velocity: torch.Tensor,
+    last: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """torch's SGD on the quadratic model of the loss about ``start``.
 
-    Returns displacements (steps + 1, P), the model's change of loss (steps + 1,), and the velocity
-    after the last step, so that another model can take over.
+    Returns displacements (steps + 1, P), the model's change of loss, and the velocity after the
+    last step, so that another model can take over. The change has shape (steps + 1,) if this model
+    is the ``last``; otherwise (steps,), for its last entry costs a product that moves nothing.
     """
     path = gradient.new_zeros((steps + 1, len(gradient)))
-    change = gradient.new_zeros(steps + 1)
+    change = gradient.new_zeros(steps + last)
     moved, b = torch.zeros_like(gradient), velocity
-    for n in range(steps + 1):
-        curved = product(moved)
+    for n in range(steps + last):
+        curved = product(moved) if n else torch.zeros_like(moved)
         path[n] = moved
         change[n] = moved @ (gradient + curved / 2)
         if n < steps:
             b = momentum * b + gradient + curved + weight_decay * (start + moved)
             moved = moved - lr * b
+    path[steps] = moved
     return path, change, b
 
 

@@ -13,6 +13,9 @@ from cnnbridge.network import NetworkObservation, NetworkPrediction
 from cnnbridge.observe import LayerObservation
 from cnnbridge.predict import LayerPrediction
 
+# numbers at a time: a few of the processor's caches
+BLOCK = 1 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -88,16 +91,16 @@ def compare(
     p, o, predicted_modes, observed_modes = _paths(prediction, observation, end)
     # near the overflow of a diverging run the errors may overflow too: inf is the right answer
     with np.errstate(over="ignore", invalid="ignore"):
-        moved = np.linalg.norm(o, axis=1)
+        moved = _distances(o)
         gap = np.abs(predicted_modes - observed_modes)
         if isinstance(prediction, LayerPrediction):
             scale = float(np.linalg.norm(prediction.modes[:1]))
         else:
             scale = float(moved.max(initial=0.0))
         mode_error = _ratio(gap.max(axis=0, initial=0.0), scale)
-        error = np.linalg.norm(p - o, axis=1)
+        error = _distances(p, o)
         reach = _reach(prediction.momentum, end)
-        missed = np.linalg.norm(reach[:, None] * p[1:2] - o, axis=1) if len(p) > 1 else error
+        missed = _distances(p[1:2], o, reach) if len(p) > 1 else error
         loss = np.abs(prediction.loss[:end] - observation.loss[:end])
         displacement_error = _ratio(error, moved)
         # the line is the prediction at its first two steps: no better and no worse
@@ -172,6 +175,21 @@ def _same(
         wanted, got = getattr(prediction, name), getattr(observation, name)
         if wanted != got:
             raise ValueError(f"observation must have the prediction's {name}, {wanted}; got {got}")
+
+
+def _distances(p: Array, o: Array | None = None, reach: Array | None = None) -> Array:
+    """(rows,) norms of p - o, or of p alone, or of reach times the one row of p less o.
+
+    Some rows at a time: the paths of a wide network are gigabytes, and need no copy.
+    """
+    rows, size = p.shape if o is None else o.shape
+    distances = np.empty(rows)
+    stride = max(1, BLOCK // max(1, size))
+    for first in range(0, rows, stride):
+        part = slice(first, first + stride)
+        row = p[part] if reach is None else reach[part, None] * p
+        distances[part] = np.linalg.norm(row if o is None else row - o[part], axis=1)
+    return distances
 
 
 def _reach(momentum: float, rows: int) -> Array:

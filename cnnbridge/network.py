@@ -267,6 +267,7 @@ def predict_network(
     moved, velocity = torch.zeros_like(start), torch.zeros_like(start)
     for first in range(0, settings.steps + 1, every):
         span = min(every, settings.steps - first)
+        last = first + span == settings.steps
         value, gradient = objective.gradient()
         piece, change, velocity = quadratic_path(
             product,
@@ -275,10 +276,10 @@ def predict_network(
             steps=span,
             start=start + moved,
             velocity=velocity,
+            last=last,
         )
-        last = first + span == settings.steps
         path.append(moved + piece[1:])
-        losses.append(value + (change if last else change[:-1]))
+        losses.append(value + change)
         moved = moved + piece[-1]
         objective.set(start + moved)
         if last:

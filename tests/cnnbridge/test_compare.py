@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -83,3 +84,13 @@ def test_what_does_not_belong_together_is_refused(prediction, message):
 def test_tolerances_are_positive():
     with pytest.raises(ValueError, match="tolerances must be positive; got 0"):
         compare(PREDICTION, OBSERVATION, tolerances=(0,))
+
+
+def test_paths_longer_than_a_block_come_out_the_same(monkeypatch):
+    whole = compare(PREDICTION, OBSERVATION)
+    # ten weights a row: three rows at a time, and none that fits whole
+    for block in (30, 7):
+        monkeypatch.setattr(sys.modules["cnnbridge.compare"], "BLOCK", block)
+        parts = compare(PREDICTION, OBSERVATION)
+        np.testing.assert_array_equal(parts.displacement_error, whole.displacement_error)
+        np.testing.assert_array_equal(parts.skill, whole.skill)

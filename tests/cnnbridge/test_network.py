@@ -119,6 +119,21 @@ def test_relinearised_at_every_step_is_training(momentum, weight_decay):
     assert np.isnan(prediction.bound)
 
 
+@pytest.mark.parametrize(("h", "products"), [(1, 1), (4, 7), (8, 8)])
+def test_relinearising_takes_no_product_that_moves_nothing(h, products, monkeypatch):
+    taken = []
+
+    def counting(self, kind="gauss_newton"):
+        return lambda v: taken.append(v) or torch.zeros_like(v)
+
+    monkeypatch.setattr("cnnbridge.network.Objective.product", counting)
+    model, x, y = network()
+    predict_network(model, x, y, nn.CrossEntropyLoss(), lr=0.1, steps=8, relinearize=h)
+    # h - 1 for each h steps, and one for the loss at the end
+    assert len(taken) == products
+    assert all(v.any() for v in taken)
+
+
 def test_relinearising_never_is_level_three_and_often_is_better():
     model, x, y = network()
     loss, kwargs = nn.CrossEntropyLoss(), {"lr": 0.3, "steps": 40}
