@@ -1,7 +1,6 @@
 """The numbers of predictions.md: levels 2 to 4 on a small CNN that learns digits.
 
 python docs/predictions.py levels      one network, a layer at a time and as a whole
-python docs/predictions.py widths      level 3 over widths; --widths up to 256 with patience
 python docs/predictions.py audit       why the predictions of each layer stop holding
 python docs/predictions.py edge        sharpness over a run
 """
@@ -18,6 +17,7 @@ from torch import nn
 import cnnbridge
 from studies.data import load
 from studies.models import SmallCNN
+from studies.training import train_below
 
 CE = nn.CrossEntropyLoss()
 
@@ -34,15 +34,7 @@ def checkpoint(
     """A small CNN trained, full batch at lr 0.05, until its loss is below ``until``."""
     torch.manual_seed(seed)
     model = SmallCNN(1, 10, width)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for step in range(2000):
-        loss = CE(model(x), y)
-        if loss.item() < until:
-            return model, step
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    raise RuntimeError(f"the loss did not fall below {until}")
+    return model, train_below(model, x, y, until)
 
 
 def row(name: str, result: cnnbridge.Comparison, at: tuple[int, ...] = (5, 20, 100, 200)) -> str:
@@ -70,25 +62,6 @@ def levels(until: float, lr: float, steps: int) -> None:
         print(row(name, cnnbridge.compare(prediction, run)), flush=True)
         if h is None:
             print(f"    bound of level 3: lr < {prediction.bound:.3f}")
-
-
-def widths(sizes: list[int], until: float | None, fraction: float, steps: int) -> None:
-    """Level 3 at the same fraction of its own bound, over widths."""
-    x, y = digits()
-    for width in sizes:
-        for seed in (0, 1, 2):
-            if until is None:
-                torch.manual_seed(seed)
-                model: nn.Module = SmallCNN(1, 10, width)
-            else:
-                model, _ = checkpoint(x, y, width, until, seed)
-            probe = cnnbridge.sharpness(model, x, y, CE, kind="gauss_newton")
-            lr = fraction * 2 / probe
-            prediction = cnnbridge.predict_network(model, x, y, CE, lr=lr, steps=steps)
-            run = cnnbridge.observe_network(model, x, y, CE, lr=lr, steps=steps)
-            result = cnnbridge.compare(prediction, run)
-            fell = f"{run.loss[0]:.3f} to {run.loss[-1]:.3f}"
-            print(row(f"{width} | {seed} | {lr:.3f} | {fell}", result, (5, 20, 100)), flush=True)
 
 
 def audits(until: float, lr: float, steps: int, figure: Path | None) -> None:
@@ -141,20 +114,15 @@ def edge(figure: Path | None) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["levels", "widths", "audit", "edge"])
+    parser.add_argument("what", choices=["levels", "audit", "edge"])
     parser.add_argument("--until", type=float, default=0.5, help="loss of the checkpoint")
-    parser.add_argument("--fresh", action="store_true", help="widths: at initialisation instead")
     parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--fraction", type=float, default=0.2, help="widths: of level 3's bound")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--figure", type=Path, default=None)
     a = parser.parse_args()
     torch.set_num_threads(1)
     if a.what == "levels":
         levels(a.until, a.lr, a.steps)
-    elif a.what == "widths":
-        widths(a.widths, None if a.fresh else a.until, a.fraction, a.steps)
     elif a.what == "audit":
         audits(a.until, a.lr, a.steps, a.figure)
     else:

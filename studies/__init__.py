@@ -60,4 +60,9 @@ STUDIES = {
         "Does BatchNorm converge at any rate on least squares, and where do small batches end?",
         claim="E",
     ),
+    "horizons": Study(
+        "studies.horizons",
+        "Does the horizon of a prediction grow with width, and what does re-linearising buy?",
+        claim="E",
+    ),
 }

@@ -24,6 +24,7 @@ __all__ = [
     "reproducible",
     "run_sgd",
     "running_mean",
+    "train_below",
     "train_classifier",
 ]
 
@@ -221,6 +222,48 @@ def run_sgd(
             adjust()
         optimiser.step()
     return SgdRun(np.asarray(losses), "dead" if _same_for_all(logits) else "stable")
+
+
+def train_below(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    until: float,
+    *,
+    lr: float = 0.05,
+    momentum: float = 0.9,
+    most: int = 2000,
+) -> int:
+    """Train ``model`` in place, full batch, until its cross-entropy is below ``until``.
+
+    Parameters
+    ----------
+    model : on the device of the images.
+    images, labels : (N, C, H, W) and (N,), all of them one batch.
+    until : the loss to get below.
+    lr, momentum : of ``torch.optim.SGD``.
+    most : updates to try.
+
+    Returns
+    -------
+    The number of updates made.
+
+    Raises
+    ------
+    RuntimeError : the loss did not get there.
+    """
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    for step in range(most + 1):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        if loss.item() < until:
+            return step
+        if step < most:
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    raise RuntimeError(
+        f"the loss should fall below {until:g} in {most} updates; it is {loss.item():.3g}"
+    )
 
 
 def batch_order(count: int, batch_size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
