@@ -153,7 +153,7 @@ class Plan:
 def unfold_cost(geometry: Geometry, columns: int, device: torch.device) -> float:
     """The same for the patches themselves, ``columns`` of them for each group."""
     L, groups = geometry.taps, geometry.groups
-    columns_met = L if L <= 2 * TILE else (L + TILE) // 2
+    columns_met = L if L <= TILE else (L + TILE) // 2
     per_patch = product_cost(L, columns_met) + MOVE * L
     return groups * (columns * per_patch + L * L * PLACE / 2) + 30 * CALL[device.type == "cpu"]
 
@@ -175,7 +175,7 @@ def device_seconds(
         calls += -(-images // chunk) * ((6 if value == 2 else 3) * kinds - 1) + 8
     by_lags = terms / rate + calls * DEVICE_CALL + images * plan.values() * value * DEVICE_MOVE
     columns = images * groups * plan.positions
-    met = L if L <= 2 * TILE or value == 2 else (L + TILE) // 2
+    met = L if L <= 2 * DEVICE_TILE or value == 2 else (L + DEVICE_TILE) // 2
     unfolded = columns * _whole_tiles(L) * _whole_tiles(met) / rate
     return by_lags, unfolded + pieces * 12 * DEVICE_CALL + columns * L * value * DEVICE_MOVE
 
@@ -200,8 +200,9 @@ CALL = {True: 6e5, False: 1e8}
 # small call, and seconds to read and write a byte.
 DEVICE_RATE, HALVES_RATE = 2.5e13, 3e14
 DEVICE_CALL, DEVICE_MOVE = 1.5e-5, 6e-13
-# Side of the tiles of a symmetric product.
-TILE = 512
+# Side of the tiles of a symmetric product: smaller ones save more of it, but run slower, on an
+# accelerator by far.
+TILE, DEVICE_TILE = 192, 512
 # Tensor cores add the exact products of half precisions up in float32, and cut off what falls below
 # its last digit. Over so many terms that stays below 1e-5 of the sum, and spans are added apart.
 SPAN = 2048
@@ -497,41 +498,56 @@ def summed_in(x: torch.Tensor) -> torch.dtype:
 
 
 def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
-    """Add u u' (groups, L, columns) to a float64 total, which is made if there is none."""
+    """Add u u' (groups, L, columns) to a float64 total, which is made if there is none.
+
+    By tiles on and above the diagonal, which saves nearly half of the work for large L.
+    """
     L = u.shape[1]
-    if L <= 2 * TILE or (u.is_cuda and u.dtype in HALVES):
-        # on tensor cores the whole product costs less than the calls for its tiles
+    tile = _tile(L, u.dtype, u.device)
+    if tile >= L:
         square = times(u, u.mT)
         return square.to(torch.float64) if total is None else total.add_(square)
-    # a symmetric product by tiles on and above the diagonal: nearly half of the work saved
     first = total is None
     if total is None:
         total = u.new_empty((len(u), L, L), dtype=torch.float64)
-    for i in range(0, L, TILE):
-        rows = slice(i, i + TILE)
+    for i in range(0, L, tile):
+        rows = slice(i, i + tile)
         strip = times(u[:, rows], u[:, i:].mT)
         if first:
             total[:, rows, i:] = strip
-            total[:, i + TILE :, rows] = strip[:, :, TILE:].mT
+            total[:, i + tile :, rows] = strip[:, :, tile:].mT
         else:
             total[:, rows, i:] += strip
-            total[:, i + TILE :, rows] += strip[:, :, TILE:].mT
+            total[:, i + tile :, rows] += strip[:, :, tile:].mT
     return total
 
 
-def symmetrise(R: torch.Tensor, count: int) -> torch.Tensor:
-    """R / count, each pair of entries (i, j), (j, i) replaced by its mean; overwrites a large R.
+def _tile(L: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Side of the tiles by which a symmetric product is made; L itself for none."""
+    if device.type == "cpu":
+        return TILE
+    # on tensor cores the whole product costs less than the calls for its tiles
+    return L if L <= 2 * DEVICE_TILE or dtype in HALVES else DEVICE_TILE
 
-    A plain product u u' need not be symmetric to the last digit: it depends on the library.
+
+def mean(R: torch.Tensor, count: int, *, symmetric: bool = True) -> torch.Tensor:
+    """R / count, exactly symmetric; overwrites R, unless it is small.
+
+    A plain product u u' need not be symmetric to the last digit: it depends on the library. So
+    entries (i, j), (j, i) are replaced by their mean: those of the tiles on the diagonal, where
+    ``gram`` made both, or all of them if R need not be symmetric elsewhere.
     """
-    half = 0.5 / count
-    if R.shape[1] <= TILE:
+    L, half = R.shape[1], 0.5 / count
+    if L <= TILE:
         return (R + R.mT).mul_(half)
-    for i in range(0, R.shape[1], TILE):
-        rows = slice(i, i + TILE)
-        mean = (R[:, rows, i:] + R[:, i:, rows].mT).mul_(half)
-        R[:, rows, i:] = mean
-        R[:, i:, rows] = mean.mT
+    if symmetric:
+        R.mul_(1 / count)
+        half = 0.5
+    for i in range(0, L, TILE):
+        rows, rest = slice(i, i + TILE), slice(i, i + TILE if symmetric else None)
+        both = (R[:, rows, rest] + R[:, rest, rows].mT).mul_(half)
+        R[:, rows, rest] = both
+        R[:, rest, rows] = both.mT
     return R
 
 

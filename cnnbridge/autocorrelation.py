@@ -277,6 +277,7 @@ class Moments:
     count: int = 0
     _R: torch.Tensor | None = field(default=None, repr=False)
     _lags: _lags.LagSums | None = field(default=None, repr=False)
+    _shared: bool = field(default=False, repr=False)
 
     @classmethod
     def zeros(cls, conv: Layer | Geometry, *, bias: bool, device: torch.device) -> Moments:
@@ -316,7 +317,10 @@ class Moments:
         """E[u u'] of all that was added, after which nothing more can be."""
         if self._R is None and self._lags is not None:
             return self._lags.patches(1 / self.count)
-        return _lags.symmetrise(self.R, self.count)
+        # on other devices tiles differ with the input's precision
+        return _lags.mean(
+            self.R, self.count, symmetric=self.device.type == "cpu" and not self._shared
+        )
 
     @torch.no_grad()
     def add(
@@ -354,7 +358,8 @@ class Moments:
 
     def all_reduce(self) -> None:
         """Add up the sums of u u' of all processes."""
-        self._R = _summed(self.R)
+        # the order of a sum over processes may differ from entry to entry
+        self._R, self._shared = _summed(self.R), True
         self.count = int(_summed(torch.tensor(self.count)))
 
     def _add_lags(self, x: torch.Tensor, chunk_size: int | None, dtype: torch.dtype) -> None:
