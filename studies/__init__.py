@@ -25,7 +25,7 @@ class Study(NamedTuple):
     module : import path.
     question : in one sentence.
     claim : A to D for a study that ``naturalmodes reproduce chai2020`` runs (A and B stand for
-        the paper's first claim, C for the second, D for the third), E for its neighbours.
+        the paper's first claim, C for the second, D for the third), E beside them.
     """
 
     module: str
@@ -55,9 +55,14 @@ STUDIES = {
         "Is a step behind BatchNorm a step of NLMS, and for how long?",
         claim="D",
     ),
-    "neighbours": Study(
-        "studies.neighbours",
-        "Does BatchNorm converge at any rate on least squares, and where do small batches end?",
+    "bn-any-rate": Study(
+        "studies.bn_any_rate",
+        "Does gradient descent with BatchNorm converge at any rate on least squares?",
+        claim="E",
+    ),
+    "small-batches": Study(
+        "studies.small_batches",
+        "How far below 2 / λmax does the edge of small batches lie?",
         claim="E",
     ),
     "horizons": Study(

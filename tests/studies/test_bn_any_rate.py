@@ -1,4 +1,4 @@
-"""The neighbours on small problems, and what their checks notice."""
+"""Descent with and without BatchNorm on small problems, and what the checks notice."""
 
 import dataclasses
 import json
@@ -6,29 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from studies import neighbours
+from studies import bn_any_rate
 from studies.errors import UserError
 from tests.studies.test_report import assert_self_contained
 
-TINY = neighbours.Config(
-    "tiny", images=12, image_size=8, patch=2, steps=300, decades=2, per_decade=2, batch_images=6
+TINY = bn_any_rate.Config(
+    "tiny", images=12, image_size=8, patch=2, steps=300, decades=2, per_decade=2
 )
-
-
-def made_up():
-    return np.random.default_rng(0).standard_normal((10, 9, 9))
-
-
-def test_patches_and_the_pixel_beside_them():
-    images = made_up()
-    u, d = neighbours.prediction_problem(images, 3)
-    assert u.shape == (10, 7 * 6, 9)
-    row, column = 2, 4
-    place = row * 6 + column
-    np.testing.assert_array_equal(
-        u[3, place].reshape(3, 3), images[3, row : row + 3, column : column + 3]
-    )
-    assert d[3, place] == images[3, row + 1, column + 3]
 
 
 def test_batch_norm_descent_is_the_gradient_of_its_loss():
@@ -37,7 +21,7 @@ def test_batch_norm_descent_is_the_gradient_of_its_loss():
     d = u @ [1.0, 0.5, 0, 0] + rng.standard_normal(200)
     R, P, power = u.T @ u / 200, d @ u / 200, d @ d / 200
     w, rate, a = rng.standard_normal(4), 0.1, None
-    run = neighbours.batch_norm_descent(R, P, power, np.array([rate]), w, 3)
+    run = bn_any_rate.batch_norm_descent(R, P, power, np.array([rate]), w, 3)
 
     def loss(a, w):
         return np.mean((d - a * u @ w / np.sqrt(w @ R @ w)) ** 2)
@@ -54,35 +38,34 @@ def test_batch_norm_descent_is_the_gradient_of_its_loss():
 
 def test_plain_descent_is_that_of_a_loop():
     R, P = np.diag([1.0, 0.1]), np.array([1.0, 1.0])
-    run = neighbours.descent(R, P, 20.0, np.array([0.5, 2.5]), np.zeros(2), 50)
+    run = bn_any_rate.descent(R, P, 20.0, np.array([0.5, 2.5]), np.zeros(2), 50)
     w = np.zeros(2)
     for n in range(50):
         assert run.loss[n, 0] == pytest.approx(20 - 2 * P @ w + w @ R @ w)
         w = w + 0.5 * (P - R @ w)
-    assert neighbours.worse(run).tolist() == [False, True]
+    assert bn_any_rate.worse(run).tolist() == [False, True]
 
 
 def test_checks_notice():
-    found = neighbours.compute(made_up(), dataclasses.replace(TINY, images=10))
-    assert [c.verdict for c in neighbours.checks_of(found)] == ["holds"] * 3
+    images = np.random.default_rng(0).standard_normal((10, 9, 9))
+    found = bn_any_rate.compute(images, TINY)
+    assert [c.verdict for c in bn_any_rate.checks_of(found)] == ["holds"] * 2
     grown = np.vstack([found.norm.loss[:-1], found.norm.loss[0] * 2])
     bad = dataclasses.replace(
-        found,
-        bound=found.bound * 10,
-        norm=dataclasses.replace(found.norm, loss=grown),
-        edges=found.edges[::-1],
+        found, bound=found.bound * 10, norm=dataclasses.replace(found.norm, loss=grown)
     )
-    assert [c.verdict for c in neighbours.checks_of(bad)] == ["fails"] * 3
+    assert [c.verdict for c in bn_any_rate.checks_of(bad)] == ["fails"] * 2
     lost = dataclasses.replace(found.norm, loss=np.full_like(grown, np.nan))
-    assert neighbours.worse(lost).all()
+    assert bn_any_rate.worse(lost).all()
 
 
 def test_a_run(tmp_path):
-    summary = neighbours.run(TINY, tmp_path, device="cpu")
-    assert summary.status == "complete"
-    assert {"neighbours.png", "neighbours.svg"} <= {p.name for p in tmp_path.iterdir()}
+    summary = bn_any_rate.run(TINY, tmp_path, device="cpu")
+    assert (summary.status, summary.answer.verdict) == ("complete", "holds")
+    assert {"bn-any-rate.png", "bn-any-rate.svg"} <= {p.name for p in tmp_path.iterdir()}
     assert_self_contained((tmp_path / "report.html").read_text())
     written = json.loads((tmp_path / "summary.json").read_text())
-    assert written["answer"]["rule"] == neighbours.RULE
+    assert written["answer"]["rule"] == bn_any_rate.RULE
+    assert len(written["results"]["every-rate"]) == 8
     with pytest.raises(UserError, match="unknown preset"):
-        neighbours.configure("huge")
+        bn_any_rate.configure("huge")
