@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -144,6 +144,7 @@ def track_sharpness(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     tolerance: float = 1e-2,
+    watch: Callable[[int, nn.Module], object] | None = None,
 ) -> SharpnessTrack:
     """Train a copy of a network, full batch, and measure its sharpness on the way.
 
@@ -153,6 +154,8 @@ def track_sharpness(
     every : steps between measurements, from step 0 on.
     layers : names of layers whose own bounds are wanted too.
     tolerance : relative, of each measurement.
+    watch : called at each measurement with the step and the copy that is trained, to measure what
+        else is wanted of it; it must leave the copy as it is.
 
     Returns
     -------
@@ -205,6 +208,8 @@ def track_sharpness(
                 # the top eigenvector moves slowly: the last one is a good start
                 eigenvalue, guesses[name] = largest_curvature(objective, kind, width, guesses[name])
                 row.append(eigenvalue)
+            if watch is not None:
+                watch(n, whole.model)
         return True
 
     train(whole, settings, look)

@@ -2,7 +2,6 @@
 
 python docs/predictions.py levels      one network, a layer at a time and as a whole
 python docs/predictions.py audit       why the predictions of each layer stop holding
-python docs/predictions.py edge        sharpness over a run
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from studies.training import train_below
 CE = nn.CrossEntropyLoss()
 
 
-def digits(limit: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
-    """Digits at 14 by 14, shuffled with a seed."""
-    images = load("mnist5k", limit=limit, image_size=14)
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """128 digits at 14 by 14, shuffled with a seed."""
+    images = load("mnist5k", limit=128, image_size=14)
     return torch.as_tensor(images.images), torch.as_tensor(images.labels)
 
 
@@ -84,37 +83,10 @@ def audits(until: float, lr: float, steps: int, figure: Path | None) -> None:
         plt.savefig(figure, dpi=100)
 
 
-def edge(figure: Path | None) -> None:
-    """Full-batch training to the edge of stability, at two learning rates."""
-    x, labels = digits(200)
-    y = nn.functional.one_hot(labels, 10).float()
-    tracks = []
-    for lr, steps in ((0.5, 1500), (0.25, 3000)):
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Conv2d(1, 6, 5, stride=2), nn.Tanh(), nn.Conv2d(6, 8, 3), nn.Tanh(), nn.Flatten(),
-            nn.Linear(72, 10),
-        )  # fmt: skip
-        track = cnnbridge.track_sharpness(
-            model, x, y, nn.MSELoss(), lr=lr, steps=steps, every=steps // 15, layers=["0", "2", "5"]
-        )
-        tracks.append(track)
-        print(f"\nlr {lr}, 2/lr {track.edge}, reached at step {track.reached_at}\n{track}")
-    if figure is not None:
-        import matplotlib.pyplot as plt
-
-        from cnnbridge.plotting import plot_sharpness
-
-        _, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-        for ax, track in zip(axes, tracks, strict=True):
-            plot_sharpness(track, ax)
-        plt.savefig(figure, dpi=100)
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["levels", "audit", "edge"])
+    parser.add_argument("what", choices=["levels", "audit"])
     parser.add_argument("--until", type=float, default=0.5, help="loss of the checkpoint")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--steps", type=int, default=200)
@@ -123,10 +95,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if a.what == "levels":
         levels(a.until, a.lr, a.steps)
-    elif a.what == "audit":
-        audits(a.until, a.lr, a.steps, a.figure)
     else:
-        edge(a.figure)
+        audits(a.until, a.lr, a.steps, a.figure)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,11 @@ STUDIES = {
         "How far below 2 / λmax does the edge of small batches lie?",
         claim="E",
     ),
+    "edge-of-stability": Study(
+        "studies.edge_of_stability",
+        "Does training drive the sharpness to 2 / lr, and is it any single layer's?",
+        claim="E",
+    ),
     "horizons": Study(
         "studies.horizons",
         "Does the horizon of a prediction grow with width, and what does re-linearising buy?",

@@ -309,7 +309,7 @@ def run(
     Parameters, returns and errors are those of ``studies.single_run.single_run``.
     """
 
-    def work(folder: Path, _: torch.device) -> Findings:
+    def work(folder: Path, _: torch.device, __: Summary) -> Findings:
         images = grey_images(
             config.data,
             config.data_root,

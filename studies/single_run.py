@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ class Findings:
     tables : in the order of the report.
     picture : the figure of the answer, a PNG in the folder of the run.
     against : evidence against the simple reading, a sentence each.
-    problems : what kept a part of it from being done; the run is incomplete then.
     """
 
     checks: Sequence[Check]
@@ -46,14 +45,13 @@ class Findings:
     tables: Sequence[Table]
     picture: report.Picture
     against: Sequence[str]
-    problems: Sequence[str] = field(default=())
 
 
 def single_run(
     study: str,
     config: Any,
     out: str | Path,
-    work: Callable[[Path, torch.device], Findings],
+    work: Callable[[Path, torch.device, Summary], Findings],
     *,
     title: str,
     question: str,
@@ -69,7 +67,8 @@ def single_run(
     study, title, question : of the report.
     config : of the study.
     out : folder for the results; made if need be.
-    work : takes the folder and the device, draws the figure there, returns what it found.
+    work : takes the folder, the device and the summary, to which it may add problems; draws the
+        figure in the folder, returns what it found.
     experiment, rule : on disk before ``work`` is called.
     device : ``auto``, ``cpu`` or ``cuda``.
     command : what to print as the command that repeats the run.
@@ -95,9 +94,8 @@ def single_run(
     with running(
         study, config, out, device=where, command=command, answer=answer, finish=finish
     ) as (summary, save):
-        found = work(out, where)
+        found = work(out, where, summary)
         summary.checks += found.checks
-        summary.problems += found.problems
         for table in found.tables:
             name = report.anchors([report.Section(table.heading)])[0]
             summary.results[name] = [
