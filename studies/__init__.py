@@ -25,7 +25,8 @@ class Study(NamedTuple):
     module : import path.
     question : in one sentence.
     claim : A to D for a study that ``naturalmodes reproduce chai2020`` runs (A and B stand for
-        the paper's first claim, C for the second, D for the third), E beside them.
+        the paper's first claim, C for the second, D, of which there are two, for the halves of the
+        third), E beside them.
     """
 
     module: str
@@ -52,7 +53,12 @@ STUDIES = {
     ),
     "first-step": Study(
         "studies.first_step",
-        "Is a step behind BatchNorm a step of NLMS, and for how long?",
+        "Is BatchNorm's first step a step of NLMS?",
+        claim="D",
+    ),
+    "after-first-step": Study(
+        "studies.after_first_step",
+        "Does BatchNorm go on approximating NLMS after the first step?",
         claim="D",
     ),
     "bn-any-rate": Study(

@@ -4,7 +4,8 @@ In effective weights g = w / s the step behind a normalization is power-normalis
 that batch. The twin is a network that does just this, at every step: its channels are centred, its
 weights are g, and the gradient of each is divided by s^2 of the channel it reads, s taken from
 the batch at hand. At the first batch it is the same function. What it leaves out is that BatchNorm
-rescales g whenever s changes.
+rescales g whenever s changes, and the gradient through s to the layers before. The first of the two
+can be put back.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from torch import nn
 from cnnbridge import SplitBatchNorm, channel_divisor
 from studies.models import PlainVGG
 
-__all__ = ["nlms_twin"]
+__all__ = ["effective_weights", "nlms_twin"]
 
 
-def nlms_twin(model: PlainVGG, images: torch.Tensor) -> tuple[PlainVGG, Callable[[], None]]:
+def nlms_twin(
+    model: PlainVGG, images: torch.Tensor, *, rescale: bool = False
+) -> tuple[PlainVGG, Callable[[], None]]:
     """The twin of a network with BatchNorm, and what to call between backward and step.
 
     Parameters
     ----------
     model : variant "full", position "pre", in train mode; left as it is.
     images : the batch at which the two are the same function: the first of the training.
+    rescale : at each batch, multiply g by s(n) / s(n+1), as BatchNorm does. The twin then
+        computes what BatchNorm does at every batch, and differs in its gradient alone.
 
     Returns
     -------
@@ -45,16 +50,12 @@ def nlms_twin(model: PlainVGG, images: torch.Tensor) -> tuple[PlainVGG, Callable
     first = next(model.parameters())
     twin.to(first.device, first.dtype).train()
     twin.load_state_dict(model.state_dict())
+    start, seen = _effective(model, images)
     with torch.no_grad():
-        seen = _watch(model)
-        try:
-            model(images)
-        finally:
-            for handle in seen.handles:
-                handle.remove()
-        for layer, s in zip(_readers(twin), seen.deviations, strict=True):
-            layer.weight /= _per_input(s, layer)
-    live = _watch(twin)
+        for layer, g in zip(_readers(twin), start, strict=True):
+            layer.weight.copy_(g)
+    live = _watch(twin, rescale=rescale)
+    live.deviations = seen
 
     def adjust() -> None:
         for layer, s in zip(_readers(twin), live.deviations, strict=True):
@@ -64,12 +65,45 @@ def nlms_twin(model: PlainVGG, images: torch.Tensor) -> tuple[PlainVGG, Callable
     return twin, adjust
 
 
+def effective_weights(model: PlainVGG, images: torch.Tensor) -> list[torch.Tensor]:
+    """g of the layer behind each normalization, copied: w / s, with the s of the images.
+
+    Of a network whose variant only centres, a twin, it is the weights themselves; of a twin that
+    rescales, as the images find them.
+
+    Parameters
+    ----------
+    model : position "pre", in train mode.
+    images : one batch.
+    """
+    return _effective(model, images)[0]
+
+
+@torch.no_grad()
+def _effective(
+    model: PlainVGG, images: torch.Tensor
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Effective weights and deviations on a batch."""
+    seen = _watch(model)
+    try:
+        model(images)
+    finally:
+        for handle in seen.handles:
+            handle.remove()
+    weights = [layer.weight.clone() for layer in _readers(model)]
+    if model.variant == "full":
+        for w, s, layer in zip(weights, seen.deviations, _readers(model), strict=True):
+            w /= _per_input(s, layer)
+    return weights, seen.deviations
+
+
 class _watch:
     """The deviation of each channel that entered each normalization, in the last forward pass."""
 
-    def __init__(self, model: PlainVGG) -> None:
+    def __init__(self, model: PlainVGG, *, rescale: bool = False) -> None:
         norms = [part for part in model.features if isinstance(part, SplitBatchNorm)]
         self.deviations: list[torch.Tensor] = [torch.ones(norm.channels) for norm in norms]
+        self.readers = _readers(model) if rescale else None
         self.handles = [
             norm.register_forward_pre_hook(self._keep(i)) for i, norm in enumerate(norms)
         ]
@@ -77,7 +111,13 @@ class _watch:
     def _keep(self, index: int) -> Callable[..., None]:
         def hook(norm: SplitBatchNorm, args: tuple[torch.Tensor, ...]) -> None:
             var = args[0].detach().var(dim=(0, 2, 3), correction=0)
-            self.deviations[index] = channel_divisor(var, eps=norm.eps)
+            s = channel_divisor(var, eps=norm.eps)
+            if self.readers is not None:
+                # before this pass reads them, so autograd sees one value of the weights only
+                reader = self.readers[index]
+                with torch.no_grad():
+                    reader.weight *= _per_input(self.deviations[index] / s, reader)
+            self.deviations[index] = s
 
         return hook
 

@@ -26,6 +26,7 @@ __all__ = [
     "highest_on_grid",
     "input_spectra",
     "length_felt",
+    "stable_interval",
     "without_statistics_gradient",
 ]
 
@@ -218,6 +219,22 @@ def highest_on_grid(rates: Sequence[float], stable: Callable[[float], bool]) -> 
         else:
             high = middle
     return low
+
+
+def stable_interval(rates: Sequence[float], index: int) -> tuple[float, float]:
+    """Between what the highest stable rate lies, of an index of ``highest_on_grid``.
+
+    A rate on the grid counts as itself; off either end of the grid the interval is open.
+
+    Examples
+    --------
+    >>> stable_interval((1.0, 2.0, 4.0), 1), stable_interval((1.0, 2.0, 4.0), 2)
+    ((2.0, 2.0), (4.0, inf))
+    """
+    if index < 0:
+        return 0.0, rates[0]
+    at = rates[index]
+    return (at, math.inf) if index == len(rates) - 1 else (at, at)
 
 
 @contextlib.contextmanager

@@ -68,11 +68,10 @@ PAPERS = {
             ),
             Claim(
                 3,
-                "NLMS at the first step",
+                "NLMS at the first step, and after",
                 "In the first step of training BatchNorm solves the same optimization problem as "
-                "NLMS, and in the steps after that it goes on doing so approximately. (The verdict "
-                "is on the first step. The rule said nothing of the steps after it; what they do "
-                "is reported beside the verdict, without one.)",
+                "NLMS, and in the steps after that it goes on doing so approximately. (A study for "
+                "each half; the claim holds when both do.)",
                 "D",
             ),
         ),
@@ -364,7 +363,10 @@ def _claim_rows(claims: Sequence[Claim], parts: Sequence[_Part]) -> list[list[st
     return [
         [
             f"{claim.number}. {claim.name}",
-            ", ".join(f"{part.letter} {part.name}" for part in _of(claim, parts)) or "–",
+            ", ".join(
+                f"{part.letter} {part.name}: {part.answer.verdict}" for part in _of(claim, parts)
+            )
+            or "–",
             _verdict(claim, parts),
         ]
         for claim in claims
@@ -379,7 +381,8 @@ def _write_report(out: Path, paper: Paper, summary: Summary, parts: Sequence[_Pa
                 f"{paper.citation}. The claims are told here in our words, and the experiments "
                 "that stand for them are ours, not the paper's.",
                 "Each study's rule was written down before it ran. A claim holds when all its "
-                "studies hold, fails when one fails, and is inconclusive otherwise.",
+                "studies hold, fails when one fails, and is inconclusive otherwise; the verdict of "
+                "each study stands beside its name.",
             ],
             COLUMNS,
             _claim_rows(paper.claims, parts),

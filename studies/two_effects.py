@@ -28,6 +28,7 @@ from studies import two_effects_figures as drawing
 from studies.data import load
 from studies.normalized_runs import Cell, geometric_rates, measure
 from studies.paired import Interval
+from studies.predictors import stable_interval
 from studies.results import Answer, Check, Summary
 from studies.running import pick, running, usable
 from studies.sweep import run_grid
@@ -190,11 +191,7 @@ class Group:
 
     def rate(self, seed: int) -> Interval:
         """Highest stable rate; open where the grid ended."""
-        index = self.results[seed]["rate_index"]
-        if index < 0:
-            return 0.0, self.rates[0]
-        at = self.rates[index]
-        return (at, math.inf) if index == len(self.rates) - 1 else (at, at)
+        return stable_interval(self.rates, self.results[seed]["rate_index"])
 
     @property
     def median_steps(self) -> float:

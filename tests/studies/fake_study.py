@@ -94,6 +94,7 @@ def make(letter):
 
 
 A, B, C, D = map(make, "ABCD")
+D_AFTER = make("D after")
 
 
 def registry(letters="ABCD"):
@@ -101,6 +102,11 @@ def registry(letters="ABCD"):
         f"fake-{letter.lower()}": Study(f"fake_{letter}", f"Is {letter} so?", claim=letter)
         for letter in letters
     }
+
+
+def with_halves():
+    """A registry in which claim D has a study for each of its halves."""
+    return registry() | {"fake-d-after": Study("fake_D_after", "Is D still so?", claim="D")}
 
 
 def install(monkeypatch):
@@ -111,3 +117,4 @@ def install(monkeypatch):
     RUNS.clear()
     for letter, module in zip("ABCD", (A, B, C, D), strict=True):
         monkeypatch.setitem(sys.modules, f"fake_{letter}", module)
+    monkeypatch.setitem(sys.modules, "fake_D_after", D_AFTER)

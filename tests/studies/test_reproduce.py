@@ -103,6 +103,28 @@ def test_a_claim_that_fails(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("behaviour", "halves", "whole"),
+    [
+        ({}, ["holds", "holds"], "holds"),
+        ({"D after": "wrong"}, ["holds", "fails"], "fails"),
+        ({"D": "wrong"}, ["fails", "holds"], "fails"),
+        ({"D after": "half"}, ["holds", "inconclusive"], "inconclusive"),
+        ({"D after": "raise"}, ["holds", "inconclusive"], "inconclusive"),
+    ],
+)
+def test_two_halves_of_one_claim(tmp_path, behaviour, halves, whole):
+    fake_study.BEHAVIOUR.update(behaviour)
+    summary = reproduce("chai2020", "laptop", tmp_path, studies=fake_study.with_halves(), seed=1)
+    claim = summary.results["claims"][2]
+    assert claim["verdict"] == whole
+    assert [study["study"] for study in claim["studies"]] == ["fake-d", "fake-d-after"]
+    assert [study["verdict"] for study in claim["studies"]] == halves
+    page = (tmp_path / "report.html").read_text()
+    assert f"D fake-d: {halves[0]}, D fake-d-after: {halves[1]}" in page
+    assert "D, fake-d-after: Is D still so?" in page
+
+
+@pytest.mark.parametrize(
     ("how", "problem"),
     [
         ("raise", "It raised ZeroDivisionError: by zero"),
@@ -191,3 +213,6 @@ def test_registry():
     letters = set("".join(claim.letters for claim in PAPERS["chai2020"].claims))
     assert letters == set("ABCD")
     assert {study.claim for study in STUDIES.values()} <= letters | {"", "E"}
+    # the halves of the third claim, in their order
+    third = [name for name, study in STUDIES.items() if study.claim == "D"]
+    assert third == ["first-step", "after-first-step"]
