@@ -41,6 +41,12 @@ STUDIES = {
         "Do the conv layers of a trained CNN learn along the natural modes that LMS theory gives?",
         claim="A",
     ),
+    "in-network": Study(
+        "studies.in_network",
+        "Do the natural modes of a conv layer predict how it learns inside the network, and how "
+        "far does the prediction carry?",
+        claim="A",
+    ),
     "spectra": Study(
         "studies.spectra",
         "What do BatchNorm and its parts do to the spectrum that a layer learns on?",

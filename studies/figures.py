@@ -51,9 +51,11 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(count: int, *, height: float = 2.9, width: float = 9.0) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels side by side, three to a row, sizes in inches."""
-    columns = min(count, 3)
+def panels(
+    count: int, *, height: float = 2.9, width: float = 9.0, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels side by side, ``columns`` to a row, sizes in inches."""
+    columns = min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -67,6 +69,9 @@ def panels(count: int, *, height: float = 2.9, width: float = 9.0) -> tuple[Figu
 def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     """Write ``path`` with the suffixes .png and .svg, atomically; returns both."""
     png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    # lay it out once; every format would do so twice, which takes longer than drawing
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     write_atomically(png, lambda temporary: figure.savefig(temporary, metadata={"Software": None}))
     write_atomically(svg, lambda temporary: figure.savefig(temporary, metadata={"Date": None}))
     return png, svg

@@ -25,22 +25,36 @@ class SmallCNN(nn.Module):
     The convolutions differ on purpose: ``conv1`` is a 5x5 filter on the raw image, ``conv2`` a
     3x3 filter on rectified maps, ``conv3`` the same in two groups, so that it is two independent
     LMS problems side by side.
+
+    Parameters
+    ----------
+    channels, classes : of the images.
+    width : output channels of ``conv1``; the other two have twice as many.
+    batch_norm : put a BatchNorm between each convolution and its ReLU. The convolutions then have
+        no bias, which the centring would take out again.
     """
 
-    def __init__(self, channels: int, classes: int, width: int = 8) -> None:
+    def __init__(
+        self, channels: int, classes: int, width: int = 8, *, batch_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 5, padding=2)
-        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.conv3 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2)
+        norm = nn.BatchNorm2d if batch_norm else nn.Identity
+        bias = not batch_norm
+        self.conv1 = nn.Conv2d(channels, width, 5, padding=2, bias=bias)
+        self.norm1 = norm(width)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1, bias=bias)
+        self.norm2 = norm(2 * width)
+        self.conv3 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2, bias=bias)
+        self.norm3 = norm(2 * width)
         self.pool = nn.MaxPool2d(2)
         self.spread = nn.AdaptiveAvgPool2d(2)
         self.classify = nn.Linear(8 * width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) images -> (N, classes) logits."""
-        x = self.pool(torch.relu(self.conv1(x)))
-        x = self.pool(torch.relu(self.conv2(x)))
-        x = torch.relu(self.conv3(x))
+        x = self.pool(torch.relu(self.norm1(self.conv1(x))))
+        x = self.pool(torch.relu(self.norm2(self.conv2(x))))
+        x = torch.relu(self.norm3(self.conv3(x)))
         return self.classify(self.spread(x).flatten(1))
 
 

@@ -486,7 +486,7 @@ FIGURES = {
 
 
 def _draw(
-    name: str, plots: Sequence[Callable[[Axes], Any]], out: Path, **size: float
+    name: str, plots: Sequence[Callable[[Axes], Any]], out: Path, **size: Any
 ) -> report.Picture:
     with figures.style():
         figure, axes = figures.panels(len(plots), **size)

@@ -14,6 +14,7 @@ from cnnbridge import (
     predict_layer,
     predict_network,
 )
+from cnnbridge._objective import quadratic_path
 
 SGD = [(0.0, 0.0), (0.9, 0.0), (0.8, 0.05)]
 
@@ -365,3 +366,22 @@ def test_on_cuda():
     host = predict_network(model, x, y, CE, lr=0.1, steps=20)
     device = predict_network(model.cuda(), x.cuda(), y.cuda(), CE, lr=0.1, steps=20)
     np.testing.assert_allclose(device.displacement, host.displacement, atol=1e-8)
+
+
+def test_no_product_is_spent_on_what_has_not_moved():
+    """Re-linearised every 2 steps, a model of the loss needs 2 products, not 3."""
+    asked = []
+
+    def product(v):
+        asked.append(v.clone())
+        return 2 * v
+
+    g = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    zero = torch.zeros_like(g)
+    path, change, _ = quadratic_path(
+        product, g, lr=0.1, momentum=0.0, weight_decay=0.0, steps=2, start=zero, velocity=zero
+    )
+    assert len(asked) == 2
+    assert all(v.any() for v in asked)
+    torch.testing.assert_close(path, torch.stack([zero, -0.1 * g, -0.18 * g]))
+    torch.testing.assert_close(change, path @ g + (path**2).sum(dim=1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cnnbridge import NORMALIZATION_VARIANTS
-from studies.models import PlainVGG, conv_layers, draw_weights
+from studies.models import PlainVGG, SmallCNN, conv_layers, draw_weights
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
 
@@ -76,3 +76,22 @@ def test_what_is_refused():
         PlainVGG(1, 2, WIDTHS, position="between")
     with pytest.raises(ValueError, match="init"):
         draw_weights(PlainVGG(1, 2, WIDTHS), "xavier", 0)
+
+
+def test_small_cnn_normalizes_between_convolution_and_relu():
+    plain, normed = SmallCNN(1, 5, 4), SmallCNN(1, 5, 4, batch_norm=True).train()
+    assert [n for n, _ in plain.named_parameters() if "norm" in n] == []
+    assert all(conv.bias is None for conv in conv_layers(normed).values())
+    x, seen = torch.randn(8, 1, 8, 8), {}
+    for name, part in normed.named_modules():
+        if name.startswith(("conv", "norm")):
+            part.register_forward_hook(lambda m, a, z, name=name: seen.update({name: (a[0], z)}))
+    normed(x)
+    for number in (1, 2, 3):
+        assert seen[f"norm{number}"][0] is seen[f"conv{number}"][1]
+        # the statistics of this very batch
+        mean = seen[f"norm{number}"][1].mean(dim=(0, 2, 3))
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        seen["conv3"][0], torch.nn.functional.max_pool2d(torch.relu(seen["norm2"][1]), 2)
+    )
