@@ -10,10 +10,21 @@ from torch import nn
 
 from cnnbridge import NORMALIZATION_VARIANTS, SplitBatchNorm
 
-__all__ = ["INITS", "POSITIONS", "PlainVGG", "SmallCNN", "conv_layers", "draw_weights"]
+__all__ = [
+    "INITS",
+    "POSITIONS",
+    "Network",
+    "PlainVGG",
+    "Position",
+    "SmallCNN",
+    "SmallResNet",
+    "conv_layers",
+    "draw_weights",
+]
 
 Position = Literal["pre", "post"]
 Init = Literal["spread", "he", "default"]
+Network = Literal["plain", "residual"]
 
 POSITIONS: tuple[Position, ...] = ("pre", "post")
 INITS: tuple[Init, ...] = ("spread", "he", "default")
@@ -89,10 +100,7 @@ class PlainVGG(nn.Module):
         head: int = 1,
     ) -> None:
         super().__init__()
-        if variant not in NORMALIZATION_VARIANTS:
-            raise ValueError(
-                f"variant must be one of {', '.join(NORMALIZATION_VARIANTS)}; got {variant!r}"
-            )
+        _check_variant(variant)
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {', '.join(POSITIONS)}; got {position!r}")
         self.variant, self.position, self.head = variant, position, head
@@ -114,6 +122,86 @@ class PlainVGG(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) images, 8 pixels or more -> (N, classes) logits."""
         return self.classify(self.pool(self.features(x)).flatten(1))
+
+
+class SmallResNet(nn.Module):
+    """One 3x3 convolution, three residual blocks of two with poolings, one linear layer.
+
+    A block adds to its input what two convolutions make of it, each behind ReLU and normalization:
+    x + conv(norm(relu(conv(norm(relu(x)))))). So the normalization stands where "pre" has it in
+    ``PlainVGG``, in front of the layer that it conditions; the sum itself is not normalized. The
+    shortcut has no weights: a wider sum gets channels of zeros.
+
+    Parameters
+    ----------
+    channels, classes : of the images.
+    widths : output channels of the blocks' six convolutions; the first layer is as wide as the
+        first of them.
+    variant : a name in ``cnnbridge.NORMALIZATION_VARIANTS``.
+    head : the linear layer sees the last maps averaged to head x head pixels.
+
+    Raises
+    ------
+    ValueError : no such variant, or widths that fall from one block to the next.
+
+    Notes
+    -----
+    He, Zhang, Ren and Sun 2016, "Identity mappings in deep residual networks": full pre-activation,
+    with ReLU in front of the normalization instead of behind it; shortcuts by padding are option A
+    of their paper of 2015.
+
+    Examples
+    --------
+    >>> SmallResNet(1, 10)(torch.zeros(2, 1, 16, 16)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        widths: tuple[int, ...] = (16, 16, 32, 32, 32, 32),
+        variant: str = "none",
+        head: int = 1,
+    ) -> None:
+        super().__init__()
+        _check_variant(variant)
+        sums = (widths[0], *widths[1::2])
+        if list(sums) != sorted(sums):
+            raise ValueError(f"widths must not fall from block to block; got {tuple(widths)}")
+        self.variant, self.head = variant, head
+        self.first = nn.Conv2d(channels, sums[0], 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(),
+                _normalization(entering, variant),
+                nn.Conv2d(entering, between, 3, padding=1),
+                nn.ReLU(),
+                _normalization(between, variant),
+                nn.Conv2d(between, leaving, 3, padding=1),
+            )
+            for entering, between, leaving in zip(sums, widths[::2], sums[1:], strict=False)
+        )
+        self.last = nn.Sequential(nn.ReLU(), _normalization(sums[-1], variant))
+        self.pool = nn.AdaptiveAvgPool2d(head)
+        self.classify = nn.Linear(head * head * sums[-1], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) images, 8 pixels or more -> (N, classes) logits."""
+        x = self.first(x)
+        for block in self.blocks:
+            change = block(x)
+            missing = change.shape[1] - x.shape[1]
+            x = nn.functional.pad(x, (0, 0, 0, 0, 0, missing)) + change
+            x = nn.functional.max_pool2d(x, 2)
+        return self.classify(self.pool(self.last(x)).flatten(1))
+
+
+def _check_variant(variant: str) -> None:
+    if variant not in NORMALIZATION_VARIANTS:
+        raise ValueError(
+            f"variant must be one of {', '.join(NORMALIZATION_VARIANTS)}; got {variant!r}"
+        )
 
 
 def _normalization(channels: int, variant: str) -> nn.Module:

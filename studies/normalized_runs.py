@@ -15,7 +15,7 @@ import torch
 
 from studies import predictors
 from studies.data import load
-from studies.models import Init, PlainVGG, Position, draw_weights
+from studies.models import Init, Network, PlainVGG, Position, SmallResNet, draw_weights
 from studies.training import run_sgd
 
 __all__ = ["Cell", "felt_edge", "geometric_rates", "image_tensors", "measure", "probe"]
@@ -32,7 +32,8 @@ class Cell:
     ----------
     variant : a name in ``cnnbridge.NORMALIZATION_VARIANTS``.
     seed : of the weights and of the order of the images.
-    init, position, head, widths : of the network, see ``PlainVGG`` and ``draw_weights``.
+    network : "plain" is ``PlainVGG``, "residual" is ``SmallResNet``, which has no position.
+    init, position, head, widths : of the network, see there and ``draw_weights``.
     momentum : torch's.
     badly_scaled : multiply the channels of the images by 0.1 to 10, a single one by 10.
     data, data_root, data_seed, images, image_size : see ``studies.data.load``.
@@ -48,6 +49,7 @@ class Cell:
 
     variant: str
     seed: int
+    network: Network = "plain"
     init: Init = "spread"
     position: Position = "pre"
     momentum: float = 0.0
@@ -101,8 +103,15 @@ def image_tensors(
     return images, torch.from_numpy(found.labels), len(found.classes)
 
 
-def _fresh(cell: Cell, channels: int, classes: int) -> PlainVGG:
-    model = PlainVGG(channels, classes, cell.widths, cell.variant, cell.position, cell.head)
+Classifier = PlainVGG | SmallResNet
+
+
+def _fresh(cell: Cell, channels: int, classes: int) -> Classifier:
+    model: Classifier
+    if cell.network == "residual":
+        model = SmallResNet(channels, classes, cell.widths, cell.variant, cell.head)
+    else:
+        model = PlainVGG(channels, classes, cell.widths, cell.variant, cell.position, cell.head)
     draw_weights(model, cell.init, cell.seed)
     return model.to(cell.device).train()
 
@@ -178,7 +187,7 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 
 def probe(
-    model: PlainVGG, images: torch.Tensor, labels: torch.Tensor, *, threshold: float, lr: float
+    model: Classifier, images: torch.Tensor, labels: torch.Tensor, *, threshold: float, lr: float
 ) -> dict[str, Any]:
     """Candidates for the highest stable rate and for the speed, from one batch at the start."""
     edge = functools.partial(predictors.gauss_newton_edge, model, images)
@@ -200,7 +209,7 @@ def probe(
     }
 
 
-def felt_edge(model: PlainVGG, images: torch.Tensor) -> float:
+def felt_edge(model: Classifier, images: torch.Tensor) -> float:
     """The Gauss-Newton edge without the filters whose length the output does not feel.
 
     A step along such a filter's gradient is at right angles to it and makes it longer, and a longer

@@ -55,6 +55,9 @@ BESIDE: dict[str, dict[str, Any]] = {
     "momentum 0.9": {"momentum": 0.9},
     "2 x 2 head": {"head": 2},
     "badly scaled input": {"badly_scaled": True},
+    "residual": {"network": "residual"},
+    "half as wide": {"times_width": 0.5},
+    "twice as wide": {"times_width": 2.0},
 }
 BESIDE_VARIANTS = ("none", "amplify", "suppress", "full")
 BASE = "base"
@@ -247,7 +250,14 @@ def grid(config: Config, device: str) -> list[tuple[str, Cell]]:
         device=device,
     )
 
-    def cells(setting: str, variants: Iterable[str], count: int, **options: Any) -> Any:
+    def cells(
+        setting: str,
+        variants: Iterable[str],
+        count: int,
+        times_width: float = 1.0,
+        **options: Any,
+    ) -> list[tuple[str, Cell]]:
+        options["widths"] = tuple(round(times_width * width) for width in config.widths)
         return [
             (
                 setting,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cnnbridge import NORMALIZATION_VARIANTS
-from studies.models import PlainVGG, SmallCNN, conv_layers, draw_weights
+from studies.models import PlainVGG, SmallCNN, SmallResNet, conv_layers, draw_weights
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
 
@@ -69,9 +69,53 @@ def test_head_and_size():
     assert drawn()(torch.randn(2, 2, 8, 8)).shape == (2, 5)
 
 
+def residual(variant="none", init="spread", seed=0):
+    model = SmallResNet(2, 5, WIDTHS, variant)
+    draw_weights(model, init, seed)
+    return model.train()
+
+
+def test_a_block_adds_to_its_input():
+    model = residual("suppress")
+    x = torch.randn(8, 2, 8, 8)
+    with torch.no_grad():
+        for block in model.blocks:
+            block[-1].weight.zero_()
+        alone = torch.nn.functional.max_pool2d(model.first(x), 8).flatten(1)
+        # what is left of the blocks is the shortcut, with channels of zeros where it is too narrow
+        wider = torch.nn.functional.pad(alone, (0, 1))[:, :, None, None]
+        expected = model.classify(model.last(wider).flatten(1))
+        torch.testing.assert_close(model(x), expected)
+
+
+def test_residual_variants_share_weights_and_condition_each_layer_behind_one():
+    reference = dict(residual().named_parameters())
+    assert len(reference) == 16
+    seen = {}
+    for variant in NORMALIZATION_VARIANTS:
+        model = residual(variant)
+        for name, w in model.named_parameters():
+            assert torch.equal(w, reference[name]), (variant, name)
+        for name, layer in conv_layers(model).items():
+            layer.register_forward_pre_hook(
+                lambda _, args, key=(variant, name): seen.__setitem__(key, args[0].detach())
+            )
+        assert model(torch.randn(16, 2, 16, 16)).shape == (16, 5)
+    entered = [x for (variant, name), x in seen.items() if variant == "full" and name != "first"]
+    assert len(entered) == 6
+    for x in entered:
+        torch.testing.assert_close(
+            x.mean(dim=(0, 2, 3)), torch.zeros(x.shape[1]), atol=1e-5, rtol=0
+        )
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="variant"):
         PlainVGG(1, 2, WIDTHS, "batchnorm")
+    with pytest.raises(ValueError, match="variant"):
+        SmallResNet(1, 2, WIDTHS, "batchnorm")
+    with pytest.raises(ValueError, match="fall from block"):
+        SmallResNet(1, 2, (4, 4, 4, 3, 4, 4))
     with pytest.raises(ValueError, match="position"):
         PlainVGG(1, 2, WIDTHS, position="between")
     with pytest.raises(ValueError, match="init"):

@@ -97,12 +97,25 @@ def test_presets_and_what_is_refused(tmp_path):
     # the held-out groups are enough for the goal that was set
     held_out = {(setting, cell.variant) for setting, cell in plan if setting != "base"}
     assert len(held_out) >= two_effects.GOAL_CELLS
+    widths = {setting: cell.widths for setting, cell in plan}
+    assert widths["half as wide"] == (8, 8, 16, 16, 16, 16)
+    assert widths["twice as wide"] == (32, 32, 64, 64, 64, 64)
+    assert {s for s, cell in plan if cell.network == "residual"} == {"residual"}
     with pytest.raises(UserError, match="unknown preset"):
         two_effects.configure("huge")
     with pytest.raises(UserError, match="no folder"):
         two_effects.run(
             dataclasses.replace(TINY, data=f"folder:{tmp_path / 'absent'}"), tmp_path / "out"
         )
+
+
+def test_a_residual_network_is_measured_like_the_plain_one():
+    plan = two_effects.grid(dataclasses.replace(TINY, beside_seeds=1), "cpu")
+    cell = next(c for s, c in plan if (s, c.variant) == ("residual", "suppress"))
+    found = normalized_runs.measure(cell)
+    assert [s["layer"] for s in found["spectra"]][:2] == ["first", "blocks.0.2"]
+    assert len(found["spectra"]) == 7
+    assert math.isfinite(found["predicted"]["Gauss-Newton, whole net"])
 
 
 # --- verdicts on made-up results ---------------------------------------------------------------
