@@ -193,12 +193,19 @@ def load_curvlinops() -> Any:
 
     Both warn, of their own use of torch.jit, and nobody here can do anything about it.
     """
+    load_forward_mode()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import curvlinops
-
-        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
     return curvlinops
+
+
+@cache
+def load_forward_mode() -> None:
+    """Let torch load what its forward mode needs, without the warning that comes with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from cnnbridge import NORMALIZATION_VARIANTS, SplitBatchNorm
 __all__ = [
     "INITS",
     "POSITIONS",
+    "Classifier",
     "Network",
     "PlainVGG",
     "Position",
@@ -195,6 +196,9 @@ class SmallResNet(nn.Module):
             x = nn.functional.pad(x, (0, 0, 0, 0, 0, missing)) + change
             x = nn.functional.max_pool2d(x, 2)
         return self.classify(self.pool(self.last(x)).flatten(1))
+
+
+Classifier = PlainVGG | SmallResNet
 
 
 def _check_variant(variant: str) -> None:

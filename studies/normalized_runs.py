@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,27 @@ import torch
 
 from studies import predictors
 from studies.data import load
-from studies.models import Init, Network, PlainVGG, Position, SmallResNet, draw_weights
+from studies.models import (
+    Classifier,
+    Init,
+    Network,
+    PlainVGG,
+    Position,
+    SmallResNet,
+    conv_layers,
+    draw_weights,
+)
 from studies.training import run_sgd
 
-__all__ = ["Cell", "felt_edge", "geometric_rates", "image_tensors", "measure", "probe"]
+__all__ = [
+    "Cell",
+    "felt_edge",
+    "geometric_rates",
+    "growth",
+    "image_tensors",
+    "measure",
+    "probe",
+]
 
 FELT = 0.05
 SHORT = 8
@@ -103,9 +122,6 @@ def image_tensors(
     return images, torch.from_numpy(found.labels), len(found.classes)
 
 
-Classifier = PlainVGG | SmallResNet
-
-
 def _fresh(cell: Cell, channels: int, classes: int) -> Classifier:
     model: Classifier
     if cell.network == "residual":
@@ -125,8 +141,10 @@ def measure(cell: Cell) -> dict[str, Any]:
     ``steps`` (None if the threshold was not reached in ``low_steps``), ``low_state``,
     ``low_loss`` (of every update); ``rate_index`` of the highest stable rate in ``rates`` (-1 if
     none is), ``rate_loss``, the mean of the last losses there, and ``tried``, the runs of the
-    search; with ``predict``, ``predicted``, a mapping of candidates to learning rates, and
-    ``straight_line``, the updates to the threshold by the slope at the start.
+    search; with ``predict``, ``predicted``, a mapping of candidates to learning rates, and the
+    updates to the threshold as foretold by ``level_3``, the network linearised at the start (None
+    if not in ``low_steps``), ``straight_on``, the fall of the loss in the first 8 updates (None if
+    it did not fall), and ``straight_line``, the slope at the start.
     """
     images, labels, classes = image_tensors(
         cell.data, cell.data_root, cell.data_seed, cell.images, cell.image_size, cell.badly_scaled
@@ -176,13 +194,28 @@ def measure(cell: Cell) -> dict[str, Any]:
     found["spectra"] = [vars(layer) for layer in spectra]
     if cell.predict:
         found |= probe(model, batch, wanted, threshold=cell.threshold, lr=cell.low_rate)
+        found["level_3"] = predictors.linearised_run(
+            _fresh(cell, images.shape[1], classes),
+            images,
+            labels,
+            lr=cell.low_rate,
+            steps=cell.low_steps,
+            batch_size=cell.batch_size,
+            momentum=cell.momentum,
+            seed=cell.seed,
+            stop_below=cell.threshold,
+        ).steps_to(cell.threshold)
+        after, _ = train(cell.low_rate, SHORT)
+        found["straight_on"] = _straight_on(model, after, batch, wanted, cell.threshold)
         candidates = found["predicted"]
         candidates["R at the start"] = _bound_of_inputs(spectra)
-        after, _ = train(cell.low_rate, SHORT)
-        candidates["R after a few updates"] = _bound_of_inputs(
-            predictors.input_spectra(after, batch)
+        candidates["R after 8 updates"] = _bound_of_inputs(predictors.input_spectra(after, batch))
+        edge = (1 + cell.momentum) * candidates["Gauss-Newton, whole net"]
+        candidates |= _short_runs(cell, train, edge, model, math.log(classes))
+        candidates |= _last_layer_alone(cell, model, images, labels, classes)
+        candidates["the lesser of the last two"] = min(
+            candidates["Gauss-Newton times growth"], candidates["last layer alone"]
         )
-        candidates |= _short_runs(cell.rates, train, batch, math.log(classes))
     return found
 
 
@@ -226,29 +259,89 @@ def felt_edge(model: Classifier, images: torch.Tensor) -> float:
     return predictors.gauss_newton_edge(model, images, masks=masks)
 
 
+def growth(before: Classifier, after: Classifier) -> float:
+    """How many times |w|^2 has become what it was: median over the convolutions.
+
+    The Gauss-Newton matrix of a scale-invariant layer falls with 1 / |w|^2, so its edge rises by
+    as much: the effective rate is lr / |w|^2, as the step of NLMS is mu / |u|^2.
+    """
+    pairs = zip(conv_layers(before).values(), conv_layers(after).values(), strict=True)
+    with torch.no_grad():
+        return float(
+            np.median([float(b.weight.square().sum() / a.weight.square().sum()) for a, b in pairs])
+        )
+
+
 def _short_runs(
-    rates: tuple[float, ...], train: Any, batch: torch.Tensor, ceiling: float
+    cell: Cell, train: Any, edge: float, start: Classifier, ceiling: float
 ) -> dict[str, float]:
     """Candidates that make a few updates at each rate they try, starting anew each time."""
-    if not rates:
-        return {}
+    short = functools.cache(lambda lr: train(lr, SHORT))
 
-    def survives(lr: float) -> bool:
-        loss = train(lr, SHORT)[1].loss
+    def bounded(loss: np.ndarray) -> bool:
         # a mean of so few that it is no smoothed loss; a NaN fails
         return bool(loss[-3:].mean() <= 2 * max(loss[0], ceiling))
 
     def bears(lr: float) -> bool:
-        model, run = train(lr, SHORT)
-        return bool(np.isfinite(run.loss).all()) and felt_edge(model, batch) >= lr
+        model, run = short(lr)
+        return bool(np.isfinite(run.loss).all()) and lr <= edge * growth(start, model)
 
     return {
-        name: rates[index] if index >= 0 else rates[0] / 2
-        for name, index in (
-            ("a few updates at each rate", predictors.highest_on_grid(rates, survives)),
-            ("felt edge where a rate leads", predictors.highest_on_grid(rates, bears)),
-        )
+        "8 updates at each rate": _highest(cell.rates, lambda lr: bounded(short(lr)[1].loss)),
+        "16 updates at each rate": _highest(
+            cell.rates, lambda lr: bounded(train(lr, 2 * SHORT)[1].loss)
+        ),
+        "Gauss-Newton times growth": _highest(cell.rates, bears),
     }
+
+
+def _last_layer_alone(
+    cell: Cell, model: Classifier, images: torch.Tensor, labels: torch.Tensor, classes: int
+) -> dict[str, float]:
+    """The highest stable rate of the linear layer if all before it stayed as it starts.
+
+    Nothing normalizes the linear layer, whatever is done to those before it.
+    """
+    inputs = predictors.last_layer_inputs(model, images, cell.batch_size)
+
+    def stands(lr: float) -> bool:
+        run = run_sgd(
+            copy.deepcopy(model.classify),
+            inputs,
+            labels[: len(inputs)],
+            lr=lr,
+            steps=cell.rate_steps,
+            batch_size=cell.batch_size,
+            momentum=cell.momentum,
+            seed=cell.seed,
+            classes=classes,
+        )
+        return bool(run.state == "stable")
+
+    return {"last layer alone": _highest(cell.rates, stands)}
+
+
+def _highest(rates: tuple[float, ...], stable: Callable[[float], bool]) -> float:
+    index = predictors.highest_on_grid(rates, stable)
+    return rates[index] if index >= 0 else rates[0] / 2
+
+
+@torch.no_grad()
+def _straight_on(
+    start: Classifier,
+    after: Classifier,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    threshold: float,
+) -> float | None:
+    """Updates to the threshold if the loss of one batch went on as in the first few updates."""
+    losses = [
+        torch.nn.functional.cross_entropy(model(images), labels).item() for model in (start, after)
+    ]
+    if losses[0] <= threshold:
+        return 0.0
+    fall = losses[0] - losses[1]
+    return SHORT * (losses[0] - threshold) / fall if fall > 0 else None
 
 
 def _bound_of_inputs(spectra: list[predictors.LayerSpectrum]) -> float:

@@ -13,19 +13,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as forward_mode
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import nn
 
 import cnnbridge
 from cnnbridge import SplitBatchNorm
-from studies.models import conv_layers
+from cnnbridge._objective import load_forward_mode
+from studies.models import Classifier, conv_layers
+from studies.training import SgdRun, batch_order, running_mean
 
 __all__ = [
     "LayerSpectrum",
     "gauss_newton_edge",
     "highest_on_grid",
     "input_spectra",
+    "last_layer_inputs",
     "length_felt",
+    "linearised_run",
     "stable_interval",
     "without_statistics_gradient",
 ]
@@ -148,7 +153,10 @@ def gauss_newton_edge(
         return math.inf
     operator = LinearOperator((size, size), matvec=product, dtype=float)
     try:
-        (top,) = eigsh(operator, k=1, v0=start, tol=1e-2, return_eigenvectors=False, maxiter=100)
+        # a product costs a pass through the network: a small basis gets by with half as many
+        (top,) = eigsh(
+            operator, k=1, v0=start, ncv=8, tol=1e-2, return_eigenvectors=False, maxiter=100
+        )
     except ArpackNoConvergence as error:
         # three digits were not reached, which only happens where there is next to nothing
         top = max(error.eigenvalues, default=0.0)
@@ -190,6 +198,89 @@ def length_felt(model: nn.Module, images: torch.Tensor, *, draws: int = 4) -> li
             size = (a.norm(dim=1) * b.norm(dim=1)).clamp(min=torch.finfo(a.dtype).tiny)
             total += ((a * b).sum(1) / size).square()
     return [(total / draws).sqrt() for total in sums]
+
+
+def linearised_run(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    lr: float,
+    steps: int,
+    batch_size: int = 32,
+    momentum: float = 0.0,
+    seed: int = 0,
+    stop_below: float | None = None,
+) -> SgdRun:
+    """What ``run_sgd`` would do if the network were linear in its parameters: level 3.
+
+    The logits are f(x; w0) + J(x; w0) (w - w0) throughout, with the Jacobian of the start, and the
+    statistics of each batch are part of f. The loss is the true cross-entropy of those logits, so
+    its curvature is not frozen. The images, their order and the updates are those of ``run_sgd``.
+
+    Parameters
+    ----------
+    model : at the start, in train mode; not changed, except that frozen statistics freeze.
+    images, labels, lr, steps, batch_size, momentum, seed, stop_below : as in ``run_sgd``.
+
+    Returns
+    -------
+    SgdRun; it has ``diverged`` if a loss is not finite.
+
+    Notes
+    -----
+    One pass forward in dual numbers gives f and J (w - w0), one pass backward J' e. About half as
+    dear again as an update of the network itself.
+    """
+    load_forward_mode()
+    weights = dict(model.named_parameters())
+    moved = {name: torch.zeros_like(w) for name, w in weights.items()}
+    velocity = {name: torch.zeros_like(w) for name, w in weights.items()}
+    losses: list[float] = []
+    for chosen in batch_order(len(images), batch_size, steps, seed):
+        chosen = chosen.to(images.device)
+        with forward_mode.dual_level():
+            dual = {name: forward_mode.make_dual(w, moved[name]) for name, w in weights.items()}
+            f, change = forward_mode.unpack_dual(
+                torch.func.functional_call(model, dual, (images[chosen],))
+            )
+        logits = (f if change is None else f + change).detach().requires_grad_()
+        loss = nn.functional.cross_entropy(logits, labels[chosen])
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            return SgdRun(np.asarray(losses), "diverged")
+        if stop_below is not None and running_mean(np.asarray(losses))[-1] < stop_below:
+            break
+        (error,) = torch.autograd.grad(loss, logits)
+        found = torch.autograd.grad(f, list(weights.values()), error)
+        for name, gradient in zip(weights, found, strict=True):
+            velocity[name] = momentum * velocity[name] + gradient
+            moved[name] = moved[name] - lr * velocity[name]
+    return SgdRun(np.asarray(losses), "stable")
+
+
+@torch.no_grad()
+def last_layer_inputs(model: Classifier, images: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """What the linear layer of a network sees, each image in a batch of its neighbours.
+
+    Parameters
+    ----------
+    model : in its present mode.
+    images : (N, C, H, W), of which the last N mod batch_size are left out.
+
+    Returns
+    -------
+    (whole batches, inputs) tensor.
+    """
+    seen: list[torch.Tensor] = []
+    handle = model.classify.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    try:
+        with _same_buffers(model):
+            for batch in images[: len(images) // batch_size * batch_size].split(batch_size):
+                model(batch)
+    finally:
+        handle.remove()
+    return torch.cat(seen)
 
 
 @contextlib.contextmanager

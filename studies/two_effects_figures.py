@@ -16,7 +16,7 @@ from studies import figures, report
 from studies.training import running_mean
 
 if TYPE_CHECKING:
-    from studies.two_effects import Group, Groups
+    from studies.two_effects_groups import Group, Groups
 
 __all__ = ["FIGURES", "draw", "draw_predictors"]
 
@@ -228,7 +228,6 @@ def plot_candidate(points: Sequence[tuple[bool, float, float]], ax: Axes) -> lis
     if known:
         ends = np.array([min(o for _, _, o in known) / 2, max(o for _, _, o in known) * 2])
         artists += ax.plot(ends, ends, color=figures.GREY, linewidth=0.8)
-    ax.set(xlabel="predicted rate", ylabel="observed rate")
     return artists
 
 
@@ -298,23 +297,30 @@ def draw(name: str, groups: Mapping[tuple[str, str], Group], out: Path) -> repor
 
 
 def draw_predictors(
-    points: Mapping[str, Sequence[tuple[bool, float, float]]], out: Path
+    points: Mapping[str, Sequence[tuple[bool, float, float]]], out: Path, what: str, unit: str
 ) -> report.Picture:
-    """Every candidate's predictions against what was observed, as PNG and SVG in a folder."""
+    """Candidates' predictions against what was observed, as PNG and SVG in a folder.
+
+    Parameters
+    ----------
+    points : by candidate, see ``plot_candidate``.
+    out : folder.
+    what : ``rate`` or ``speed``: the outcome; the file is named after it.
+    unit : of predicted and observed, for the axes.
+    """
     with figures.style():
-        figure, axes = figures.panels(len(points), height=3.0, width=10.0)
+        figure, axes = figures.panels(len(points), height=2.9, width=0.4 + 2.3 * len(points))
         for (name, mine), ax in zip(points.items(), axes, strict=True):
             plot_candidate(mine, ax)
             ax.set_title(name, fontsize=9)
-            place = ax.get_subplotspec()
-            if place is not None and not place.is_first_col():
-                ax.set_ylabel("")
+            ax.set(xlabel=f"predicted {unit}", ylabel="")
+        axes[0].set_ylabel(f"observed {unit}")
         _legend(axes[0])
-        png, _ = figures.save(figure, out / "predictors")
+        png, _ = figures.save(figure, out / f"predictors_{what}")
     return report.Picture(
         png,
-        "Predicted against observed highest stable rate, a point for each variant in each setting. "
-        "On the line they agree.",
-        "One panel per candidate: predicted against observed rate on log axes, with the line of "
+        f"Predicted against observed {unit}, a point for each variant in each setting. On the line "
+        "they agree. Some of the candidates of the table.",
+        f"One panel per candidate: predicted against observed {unit} on log axes, with the line of "
         "equality.",
     )

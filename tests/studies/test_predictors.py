@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from cnnbridge import SplitBatchNorm
-from studies import predictors
-from studies.models import PlainVGG, draw_weights
+from studies import normalized_runs, predictors
+from studies.models import PlainVGG, SmallResNet, conv_layers, draw_weights
+from studies.training import batch_order, run_sgd
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
 
@@ -119,6 +120,71 @@ def test_frozen_statistics_are_not_set_by_looking():
     predictors.gauss_newton_edge(model, x)
     predictors.length_felt(model, x)
     assert all(int(norm.num_batches_tracked) == 0 for norm in norms(model))
+
+
+def test_a_linear_network_is_its_own_linearisation():
+    x, labels = images(24), torch.arange(24) % 4
+    options = {"lr": 0.3, "steps": 20, "batch_size": 8, "momentum": 0.5, "seed": 3}
+    start = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).double()
+    found = predictors.linearised_run(start, x, labels, **options)
+    expected = run_sgd(start, x, labels, **options)
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-9)
+    stopped = predictors.linearised_run(start, x, labels, **options, stop_below=expected.loss[0])
+    assert len(stopped.loss) < 20
+
+
+@pytest.mark.parametrize("variant", ["none", "full", "frozen"])
+def test_linearised_losses_are_those_of_the_explicit_jacobian(variant):
+    model, x, labels = network(variant), images(16), torch.arange(16) % 4
+    before = [w.detach().clone() for w in model.parameters()]
+    found = predictors.linearised_run(model, x, labels, lr=0.5, steps=2, batch_size=8, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    first, second = batch_order(16, 8, 2, 3)
+    again = network(variant)
+    loss = nn.functional.cross_entropy(again(x[first]), labels[first])
+    change = [-0.5 * g for g in torch.autograd.grad(loss, list(again.parameters()))]
+    logits = again(x[second])
+    moved = torch.stack(
+        [
+            sum(
+                (g * d).sum()
+                for g, d in zip(
+                    torch.autograd.grad(value, list(again.parameters()), retain_graph=True),
+                    change,
+                    strict=True,
+                )
+            )
+            for value in logits.flatten()
+        ]
+    ).reshape(logits.shape)
+    expected = nn.functional.cross_entropy(logits + moved, labels[second])
+    assert found.loss == pytest.approx([loss.item(), expected.item()], rel=1e-9)
+
+
+def test_a_linearisation_may_diverge():
+    model, x, labels = network("none"), images(16), torch.arange(16) % 4
+    with torch.no_grad():
+        model.classify.weight.fill_(math.inf)
+    run = predictors.linearised_run(model, x, labels, lr=1.0, steps=3, batch_size=8)
+    assert (run.state, len(run.loss)) == ("diverged", 1)
+
+
+@pytest.mark.parametrize("kind", [PlainVGG, SmallResNet])
+def test_what_the_linear_layer_sees(kind):
+    model = kind(1, 4, WIDTHS, "full").double().train()
+    x = images(11)
+    found = predictors.last_layer_inputs(model, x, 4)
+    assert found.shape == (8, 4)
+    torch.testing.assert_close(model.classify(found[4:]), model(x[4:8]))
+
+
+def test_growth_of_the_filters():
+    before, after = network("full"), network("full")
+    with torch.no_grad():
+        for factor, conv in enumerate(conv_layers(after).values(), start=1):
+            conv.weight.mul_(factor)
+    # the median of 1, 4, 9, 16, 25, 36
+    assert normalized_runs.growth(before, after) == pytest.approx(12.5)
 
 
 @pytest.mark.parametrize("edge", range(-1, 6))

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from studies import normalized_runs, two_effects
+from studies import two_effects_prediction as prediction
 from studies.errors import UserError
-from studies.two_effects import Group
+from studies.two_effects_groups import Group
 from tests.studies.test_report import assert_self_contained
 
 TINY = two_effects.Config(
@@ -40,7 +41,7 @@ def test_everything_is_there(finished):
     out, summary = finished
     assert summary.status == "complete"
     names = {path.name for path in out.iterdir()}
-    drawn = {"effects", "losses", "spectra", "predictors"}
+    drawn = {"effects", "losses", "spectra", "predictors_rate", "predictors_speed"}
     assert {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} <= names
     assert {"summary.json", "report.html", "cells"} <= names
     page = (out / "report.html").read_text()
@@ -53,7 +54,7 @@ def test_the_rule_was_there_before_the_numbers(finished):
     written = json.loads((out / "summary.json").read_text())
     assert written["answer"]["rule"] == two_effects.RULE
     assert written["answer"]["verdict"] == "inconclusive"
-    assert len(written["checks"]) == 7
+    assert len(written["checks"]) == 8
     # one seed cannot give a bound at 95 %, and nothing pretends that they do
     paired = [c for c in written["checks"] if "bound of the median" in c["rule"]]
     assert {c["verdict"] for c in paired} == {"inconclusive"}
@@ -96,7 +97,7 @@ def test_presets_and_what_is_refused(tmp_path):
     assert min(seeds) == 5000
     # the held-out groups are enough for the goal that was set
     held_out = {(setting, cell.variant) for setting, cell in plan if setting != "base"}
-    assert len(held_out) >= two_effects.GOAL_CELLS
+    assert len(held_out) >= prediction.GOAL_CELLS
     widths = {setting: cell.widths for setting, cell in plan}
     assert widths["half as wide"] == (8, 8, 16, 16, 16, 16)
     assert widths["twice as wide"] == (32, 32, 64, 64, 64, 64)
@@ -206,23 +207,48 @@ def test_candidates_are_judged_where_they_were_not_fitted():
     observed = 3 * predicted * np.exp(0.1 * rng.standard_normal(40))
     points = [(i >= 10, p, o) for i, (p, o) in enumerate(zip(predicted, observed, strict=True))]
     points += [(True, math.nan, 1.0), (False, 0.0, 1.0)]
-    found = two_effects.assess("x", points)
+    found = prediction.assess("x", points)
     assert (found.train, found.test) == (10, 30)
     assert found.constant == pytest.approx(3, rel=0.2)
     assert found.factor_raw == pytest.approx(3, rel=0.2)
     assert 1 < found.factor < 1.2
     expected = stats.spearmanr(predicted[10:], observed[10:]).statistic
     assert found.spearman_test == pytest.approx(expected)
-    check = two_effects.prediction_check([found])[0]
+    check = prediction.prediction_checks([found], [])[0]
     assert check.verdict == "holds"
     worse = dataclasses.replace(found, spearman_train=0.1, spearman_test=0.0, name="y")
-    assert two_effects.prediction_check([worse, found])[0].note.startswith("x")
+    assert prediction.prediction_checks([worse, found], [])[0].note.startswith("x")
     few = dataclasses.replace(found, test=5)
-    assert two_effects.prediction_check([few])[0].verdict == "inconclusive"
+    assert prediction.prediction_checks([few], [])[0].verdict == "inconclusive"
+    # far off but for the order: enough for the speed, not for the rate
+    far = dataclasses.replace(found, factor=3.0)
+    assert [c.verdict for c in prediction.prediction_checks([far], [far])] == ["fails", "holds"]
+    unordered = dataclasses.replace(found, spearman_test=0.8)
+    assert [c.verdict for c in prediction.prediction_checks([], [unordered])] == ["fails"]
 
 
 def test_momentum_moves_the_edge():
-    _, plain = group("none", [1], [1], predicted={"Gauss-Newton, whole net": 0.5})
+    name, tried = "Gauss-Newton, whole net", "16 updates at each rate"
+    _, plain = group("none", [1], [1], predicted={name: 0.5, tried: 0.5})
     heavy = dataclasses.replace(plain, momentum=0.9)
-    name = "Gauss-Newton, whole net"
-    assert heavy.predicted(name) == pytest.approx(1.9 * plain.predicted(name))
+    assert prediction.predicted_rate(plain, name) == pytest.approx(0.5)
+    assert prediction.predicted_rate(heavy, name) == pytest.approx(1.9 * 0.5)
+    # the short runs were made with the momentum
+    assert prediction.predicted_rate(heavy, tried) == pytest.approx(0.5)
+
+
+def test_updates_that_are_predicted():
+    found = {"level_3": 30, "straight_on": 0.0, "straight_line": 50.0}
+    _, plain = group("none", [1], [1], lowest=0.25, **found)
+    heavy = dataclasses.replace(plain, momentum=0.9)
+    assert prediction.predicted_steps(plain, "level 3") == pytest.approx(30)
+    # nobody gets anywhere in less than an update, or in more than the run has
+    assert prediction.predicted_steps(plain, "8 updates, straight on") == pytest.approx(1)
+    _, never = group("none", [1], [1], level_3=None, straight_line=1e5)
+    assert prediction.predicted_steps(never, "level 3") == pytest.approx(400)
+    assert prediction.predicted_steps(never, "slope at the start") == pytest.approx(400)
+    assert prediction.predicted_steps(heavy, "level 3") == pytest.approx(30)
+    assert prediction.predicted_steps(heavy, "slope at the start") == pytest.approx(5)
+    assert prediction.predicted_steps(plain, "1 / smallest eigenvalue of R") == pytest.approx(4)
+    _, unmeasured = group("none", [1], [1])
+    assert math.isnan(prediction.predicted_steps(unmeasured, "level 3"))
