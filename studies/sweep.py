@@ -438,19 +438,22 @@ def one_thread() -> Iterator[None]:
     """
     torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
     before_torch = torch.get_num_threads() if torch else 1
+    # to ask numba is to start its threads, which changes the number that OpenMP gives torch
     before_numba = numba.get_num_threads() if numba else 1
-    with threadpoolctl.threadpool_limits(1):
-        try:
-            if torch:
-                torch.set_num_threads(1)
-            if numba:
-                numba.set_num_threads(1)
-            yield
-        finally:
-            if torch:
-                torch.set_num_threads(before_torch)
-            if numba:
-                numba.set_num_threads(before_numba)
+    try:
+        with threadpoolctl.threadpool_limits(1):
+            try:
+                if torch:
+                    torch.set_num_threads(1)
+                if numba:
+                    numba.set_num_threads(1)
+                yield
+            finally:
+                if numba:
+                    numba.set_num_threads(before_numba)
+    finally:
+        if torch:
+            torch.set_num_threads(before_torch)
 
 
 @contextlib.contextmanager

@@ -332,6 +332,22 @@ def test_workers_have_one_thread(tmp_path):
     assert cell.result[:2] == [1, 1]
 
 
+def test_torch_has_its_threads_back():
+    # in a process of its own: numba starts its threads, which OpenMP takes note of, only once
+    code = (
+        "import numba, torch\n"
+        "from studies.sweep import one_thread\n"
+        "torch.set_num_threads(1)\n"
+        "with one_thread(): pass\n"
+        "print(torch.get_num_threads())\n"
+    )
+    env = os.environ | {"NUMBA_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1"]
+
+
 def test_a_killed_worker_loses_only_its_cell(tmp_path, caplog):
     grid = grid_of(tmp_path, 5, dies_once=1, dies=3)
     cells = quiet(touching, grid, tmp_path, engine="joblib", workers=2)
