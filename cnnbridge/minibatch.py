@@ -65,15 +65,19 @@ class MinibatchPrediction:
     Attributes
     ----------
     level, assumption : which prediction this is, and what it rests on.
-    learning_rate, batch, replace : torch's learning rate, images per batch, how they are drawn.
+    learning_rate, momentum, weight_decay : SGD's settings.
+    batch, replace : images per batch, and how they are drawn.
     loss : (steps + 1,): expected ``MSELoss()`` over all images at W(n); inf past overflow.
     loss_min : the least MSE that any weights reach.
     loss_final : expected loss in the steady state; inf at or above the mean-square edge.
     mean_weights : (steps + 1, M, L): E[W(n)].
-    mean_square_edge, mean_edge : exact edges, in units of the learning rate.
+    mean_square_edge, mean_edge : exact edges, in units of the learning rate, at that momentum and
+        weight decay.
     """
 
     learning_rate: float
+    momentum: float
+    weight_decay: float
     batch: int
     replace: bool
     loss_min: float
@@ -102,7 +106,7 @@ class MinibatchObservation:
 
     Attributes
     ----------
-    learning_rate, batch, replace, runs, seed : what was run.
+    learning_rate, momentum, weight_decay, batch, replace, runs, seed : what was run.
     loss, loss_se : (steps + 1,): mean over runs of ``MSELoss()`` over all images at W(n), and its
         standard error.
     loss_median : (steps + 1,): of the same, which few heavy runs cannot carry away.
@@ -111,6 +115,8 @@ class MinibatchObservation:
     """
 
     learning_rate: float
+    momentum: float
+    weight_decay: float
     batch: int
     replace: bool
     runs: int
@@ -186,6 +192,8 @@ def predict_layer_minibatch(
     steps: int,
     replace: bool = True,
     bias: bool | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> MinibatchPrediction:
     """Predict mini-batch training of a layer on its own MSE, by the exact mean-square recursion.
 
@@ -198,7 +206,7 @@ def predict_layer_minibatch(
         weights are the start. It is not changed.
     x, target : as in ``predict_layer``: the images that batches are drawn from. For a linear layer
         an image is one entry along the first axis, with all its tokens.
-    lr : as given to ``torch.optim.SGD``; no momentum, no weight decay.
+    lr, momentum, weight_decay : as given to ``torch.optim.SGD``; momentum below 1.
     batch : images in a batch.
     steps : number of updates.
     replace : whether an image can appear twice in a batch.
@@ -215,7 +223,9 @@ def predict_layer_minibatch(
 
     Notes
     -----
-    ``adaptive.predict_minibatch`` has the recursion.
+    ``adaptive.predict_minibatch`` has the recursion: heavy ball with momentum, leaky LMS with
+    weight decay, mu = 2 lr / M and leakage M weight_decay / 2. Weight decay moves the weights away
+    from those of least loss: ``loss_final`` holds that too.
 
     Examples
     --------
@@ -228,16 +238,28 @@ def predict_layer_minibatch(
     """
     M = Geometry.of(conv).out_channels
     rate = _checks.positive("lr", lr)
+    beta = _checks.fraction("momentum", momentum)
+    decay = _checks.nonnegative("weight_decay", weight_decay)
     updates = _checks.count("steps", steps, least=0)
     with_bias = _checks.bias_flag(conv, bias, trained=True)
     curves = [
         adaptive.predict_minibatch(
-            u, d, mu=2 * rate / M, steps=updates + 1, batch=batch, replace=replace, w0=w
+            u,
+            d,
+            mu=2 * rate / M,
+            steps=updates + 1,
+            batch=batch,
+            replace=replace,
+            w0=w,
+            momentum=beta,
+            leakage=decay * M / 2,
         )
         for u, d, w in _groups(conv, x, target, with_bias)
     ]
     return MinibatchPrediction(
         learning_rate=rate,
+        momentum=beta,
+        weight_decay=decay,
         batch=batch,
         replace=replace,
         loss_min=float(sum(c.J_min for c in curves)) / M,
@@ -263,7 +285,8 @@ def layer_edges(
 
     Parameters
     ----------
-    conv, x, batch, replace, bias : as in ``predict_layer_minibatch``; no target enters.
+    conv, x, batch, replace, bias : as in ``predict_layer_minibatch``; no target enters. For SGD
+        without momentum and weight decay: with them ``predict_layer_minibatch`` has the exact two.
     seed : of the estimate of the almost-sure edge.
 
     Returns
@@ -317,6 +340,8 @@ def observe_layer_minibatch(
     seed: int,
     replace: bool = True,
     bias: bool | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> MinibatchObservation:
     """Train a layer by mini-batches in torch, many times over.
 
@@ -325,8 +350,8 @@ def observe_layer_minibatch(
 
     Parameters
     ----------
-    conv, x, target, lr, batch, steps, replace, bias : as in ``predict_layer_minibatch``; trained
-        in float64 on x's device.
+    conv, x, target, lr, batch, steps, replace, bias, momentum, weight_decay : as in
+        ``predict_layer_minibatch``; trained in float64 on x's device.
     runs : at least 2.
     seed : of the batches. Run r draws the same whatever the number of runs.
 
@@ -351,6 +376,8 @@ def observe_layer_minibatch(
     True
     """
     rate = _checks.positive("lr", lr)
+    beta = _checks.fraction("momentum", momentum)
+    decay = _checks.nonnegative("weight_decay", weight_decay)
     updates = _checks.count("steps", steps, least=0)
     training = _Runs(conv, x, target, batch=batch, replace=replace, bias=bias)
     number = _checks.count("runs", runs, least=2)
@@ -371,13 +398,16 @@ def observe_layer_minibatch(
                 square[n] += (moved**2).sum(axis=0)
 
         start = training.start.repeat(len(mine), 1, 1)
-        training.run(start, rate, updates, [(first_seed, r) for r in mine], look)
+        seeds = [(first_seed, r) for r in mine]
+        training.run(start, rate, updates, seeds, look, momentum=beta, weight_decay=decay)
     finite = np.isfinite(loss).all(axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = total / number
         spread = np.maximum(square / number - mean**2, 0) / (number - 1)
         return MinibatchObservation(
             learning_rate=rate,
+            momentum=beta,
+            weight_decay=decay,
             batch=batch,
             replace=replace,
             runs=number,
@@ -421,7 +451,7 @@ def compare_minibatch(
     Traceback (most recent call last):
     ValueError: observation must have the prediction's learning_rate, 0.1; got 0.2
     """
-    for name in ("learning_rate", "batch", "replace"):
+    for name in ("learning_rate", "momentum", "weight_decay", "batch", "replace"):
         wanted, got = getattr(prediction, name), getattr(observation, name)
         if wanted != got:
             raise ValueError(f"observation must have the prediction's {name}, {wanted}; got {got}")
@@ -597,10 +627,13 @@ class _Runs:
         steps: int,
         seeds: list[tuple[int, int]],
         look: Callable[[int, torch.Tensor], None],
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
         """Train weights (runs, M, L); runs with the same seeds see the same batches."""
         W = start.clone().requires_grad_()
-        optimizer = torch.optim.SGD([W], lr=lr)
+        optimizer = torch.optim.SGD([W], lr=lr, momentum=momentum, weight_decay=weight_decay)
         criterion = nn.MSELoss()
         generators = {s: np.random.default_rng(s) for s in seeds}
         for n in range(steps + 1):

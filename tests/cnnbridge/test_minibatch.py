@@ -32,14 +32,17 @@ def setting(images=16, outputs=2, **conv):
     return layer, x, torch.tanh(3 * teacher(x)).detach()
 
 
-def test_one_run_is_torchs_own_conv_layer():
+@pytest.mark.parametrize("sgd", [{}, {"momentum": 0.8, "weight_decay": 0.1}], ids=str)
+def test_one_run_is_torchs_own_conv_layer(sgd):
     conv, x, target = setting(stride=2)
-    seen = observe_layer_minibatch(conv, x, target, lr=0.2, batch=3, steps=20, runs=3, seed=5)
+    seen = observe_layer_minibatch(
+        conv, x, target, lr=0.2, batch=3, steps=20, runs=3, seed=5, **sgd
+    )
     w, losses = [], []
     for r in range(3):
         layer = nn.Conv2d(1, 2, 3, stride=2).double()
         layer.load_state_dict(conv.state_dict())
-        optimizer = torch.optim.SGD(layer.parameters(), lr=0.2)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.2, **sgd)
         draw = np.random.default_rng((5, r))
         w.append([])
         losses.append([])
@@ -58,26 +61,27 @@ def test_one_run_is_torchs_own_conv_layer():
     np.testing.assert_allclose(seen.loss_median, np.median(losses, axis=0), rtol=1e-11)
 
 
-def every_draw(layer, x, target, batch, replace, steps, lr):
+def every_draw(layer, x, target, batch, replace, steps, **sgd):
     """Loss and weights averaged over real training on every possible sequence of batches."""
     if replace:
         draws = list(itertools.product(range(len(x)), repeat=batch))
     else:
         draws = list(itertools.combinations(range(len(x)), batch))
-    layers, loss, mean = [layer], [], []
+    runs, loss, mean = [(layer, torch.optim.SGD(layer.parameters(), **sgd).state_dict())], [], []
     for _ in range(steps + 1):
-        loss.append(np.mean([nn.MSELoss()(one(x), target).item() for one in layers]))
-        weights = [group_weights(one, bias=one.bias is not None).detach() for one in layers]
+        loss.append(np.mean([nn.MSELoss()(one(x), target).item() for one, _ in runs]))
+        weights = [group_weights(one, bias=one.bias is not None).detach() for one, _ in runs]
         mean.append(torch.stack(weights).mean(dim=0).flatten(0, 1).numpy())
         following = []
-        for one, rows in itertools.product(layers, draws):
+        for (one, past), rows in itertools.product(runs, draws):
             after = copy.deepcopy(one)
-            optimizer = torch.optim.SGD(after.parameters(), lr=lr)
+            optimizer = torch.optim.SGD(after.parameters(), **sgd)
+            optimizer.load_state_dict(copy.deepcopy(past))
             nn.MSELoss()(after(x[list(rows)]), target[list(rows)]).backward()
             optimizer.step()
             optimizer.zero_grad()
-            following.append(after)
-        layers = following
+            following.append((after, optimizer.state_dict()))
+        runs = following
     return np.array(loss), np.array(mean)
 
 
@@ -91,6 +95,48 @@ def test_every_kind_is_the_average_over_every_draw(kind, batch, replace):
     np.testing.assert_allclose(prediction.loss, loss, rtol=1e-10)
     np.testing.assert_allclose(prediction.mean_weights, mean, atol=1e-10)
     assert prediction.mean_edge == pytest.approx(bound(conv, x, target))
+
+
+SGD = [(0.7, 0.0), (0.0, 0.2), (0.9, 0.05)]
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), SGD)
+@pytest.mark.parametrize("kind", ["depthwise", "ConvTranspose1d", "tokens"])
+def test_momentum_and_weight_decay_are_the_average_over_every_draw(kind, momentum, weight_decay):
+    conv, x, target = any_layer(kind, samples=3)
+    sgd = {"momentum": momentum, "weight_decay": weight_decay}
+    kwargs = {"lr": 0.2 * bound(conv, x, target), "batch": 1, "replace": True, "steps": 4, **sgd}
+    prediction = predict_layer_minibatch(conv, x, target, **kwargs)
+    loss, mean = every_draw(conv, x, target, **kwargs)
+    np.testing.assert_allclose(prediction.loss, loss, rtol=1e-10)
+    np.testing.assert_allclose(prediction.mean_weights, mean, atol=1e-10)
+    assert prediction.mean_edge == pytest.approx(bound(conv, x, target, **sgd))
+    assert prediction.mean_square_edge < prediction.mean_edge
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), SGD)
+def test_runs_with_momentum_and_weight_decay_are_inside_four_standard_errors(
+    momentum, weight_decay
+):
+    layer, x, target = setting(stride=2)
+    kwargs = {"batch": 4, "steps": 60, "momentum": momentum, "weight_decay": weight_decay}
+    edge = predict_layer_minibatch(layer, x, target, lr=1.0, **kwargs).mean_square_edge
+    prediction = predict_layer_minibatch(layer, x, target, lr=0.1 * edge, **kwargs)
+    seen = observe_layer_minibatch(layer, x, target, lr=0.1 * edge, **kwargs, runs=300, seed=1)
+    result = compare_minibatch(prediction, seen)
+    assert max(result.largest, result.largest_pooled) < 4
+    assert np.abs(result.weight_deviations).max() < 5
+    assert seen.loss_se[-1] < 0.05 * seen.loss[-1]
+    # what each of the two does is far beyond the standard errors that the runs are judged by
+    for missing in ("momentum", "weight_decay"):
+        if kwargs[missing]:
+            without = predict_layer_minibatch(
+                layer, x, target, lr=0.1 * edge, **(kwargs | {missing: 0.0})
+            )
+            assert np.abs((seen.loss - without.loss)[1:] / seen.loss_se[1:]).max() > 20
+    assert prediction.stable
+    long = predict_layer_minibatch(layer, x, target, lr=0.1 * edge, **(kwargs | {"steps": 3000}))
+    assert long.loss[-1] == pytest.approx(prediction.loss_final, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["Conv1d", "ConvTranspose2d", "tokens"])
@@ -177,15 +223,18 @@ def test_the_mean_is_full_batch_training_and_its_edge():
     assert (prediction.loss[1:] > full.loss[1:]).all()
 
 
-def test_the_full_batch_without_replacement_is_full_batch_training():
+@pytest.mark.parametrize("sgd", [{}, {"momentum": 0.8, "weight_decay": 0.1}], ids=str)
+def test_the_full_batch_without_replacement_is_full_batch_training(sgd):
     conv, x, target = setting()
-    kwargs = {"lr": 0.2, "batch": 16, "steps": 30, "replace": False}
-    full = predict_layer(conv, x, target, lr=0.2, steps=30)
+    kwargs = {"lr": 0.2, "batch": 16, "steps": 30, "replace": False, **sgd}
+    full = predict_layer(conv, x, target, lr=0.2, steps=30, **sgd)
     np.testing.assert_allclose(
         predict_layer_minibatch(conv, x, target, **kwargs).loss, full.loss, rtol=1e-9
     )
     seen = observe_layer_minibatch(conv, x, target, **kwargs, runs=2, seed=0)
     np.testing.assert_allclose(seen.loss, full.loss, rtol=1e-9)
+    if sgd:
+        return
     edges = layer_edges(conv, x, batch=16, replace=False, seed=0)
     mean = learning_rate_bounds(layer_problems(conv, x, target), 2).mean
     assert edges.mean_square == pytest.approx(mean)
@@ -269,6 +318,8 @@ CONV, IMAGES, TARGET = setting()
     ("change", "error", "message"),
     [
         ({"lr": 0}, ValueError, "lr must be positive; got 0"),
+        ({"momentum": 1}, ValueError, "momentum must be less than 1; got 1"),
+        ({"weight_decay": -1}, ValueError, "weight_decay must be zero or positive; got -1"),
         ({"batch": 0}, ValueError, "batch must be at least 1; got 0"),
         ({"batch": 17, "replace": False}, ValueError, "batch must be at most the 16"),
         ({"steps": -1}, ValueError, "steps must be at least 0; got -1"),
@@ -305,6 +356,10 @@ def test_more_errors():
     other = observe_layer_minibatch(CONV, IMAGES, TARGET, lr=0.1, batch=2, steps=4, runs=2, seed=0)
     with pytest.raises(ValueError, match="observation must have the prediction's steps"):
         compare_minibatch(prediction, other)
+    settled = predict_layer_minibatch(CONV, IMAGES, TARGET, **kwargs, momentum=0.5)
+    seen = observe_layer_minibatch(CONV, IMAGES, TARGET, **kwargs, runs=2, seed=0)
+    with pytest.raises(ValueError, match=r"must have the prediction's momentum, 0.5; got 0.0"):
+        compare_minibatch(settled, seen)
     with pytest.raises(ValueError, match="observation must have the prediction's batch, 2; got 3"):
         compare_minibatch(
             prediction,
