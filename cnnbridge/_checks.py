@@ -9,7 +9,7 @@ from torch import nn
 
 from adaptive._checks import count, fraction, nonnegative, positive
 
-__all__ = ["bias_flag", "count", "fraction", "images", "nonnegative", "positive"]
+__all__ = ["bias_flag", "count", "fraction", "nonnegative", "positive"]
 __all__ += ["Layer", "batch", "finite", "layer", "out_channels", "target_like"]
 
 
@@ -78,11 +78,6 @@ def batch(name: str, x: Any, axes: int | None, *, look: bool = True) -> torch.Te
     if look:
         finite(name, x)
     return x
-
-
-def images(name: str, x: Any) -> torch.Tensor:
-    """A finite, non-empty floating-point tensor (N, C, H, W)."""
-    return batch(name, x, 2)
 
 
 def finite(name: str, x: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""One layer of every kind, with the shape of an input for it."""
+"""One layer of every kind, each of four channels, so that these can be given unlike strengths."""
 
 from torch import nn
 

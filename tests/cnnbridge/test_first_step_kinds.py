@@ -167,6 +167,21 @@ def test_tokens_normalized_by_batch_norm_between_transpositions():
     assert (step.position, step.difference < 1e-10) == ("after", True)
 
 
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_channels_last_in_memory_is_no_other_order(order):
+    x, y = data((4, 5, 6))
+    parts = (nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, groups=2))
+    model = build(*(parts if order == "before" else parts[::-1]), x=x)
+    norm, conv = ("0", "1") if order == "before" else ("1", "0")
+    plain = first_step_is_nlms(model, norm, conv, x, y, CE, lr=0.3)
+    turned = model.to(memory_format=torch.channels_last)
+    x = x.to(memory_format=torch.channels_last)
+    step = first_step_is_nlms(turned, norm, conv, x, y, CE, lr=0.3)
+    assert step.position == order
+    np.testing.assert_allclose(step.g_sgd, plain.g_sgd, rtol=1e-9, atol=1e-12)
+    assert step.difference < 1e-10
+
+
 def test_maps_flattened_on_the_way_to_a_linear_layer():
     """One deviation of the normalization for each pixel of its channel."""
     x, y = data((4, 3, 2))
@@ -246,3 +261,16 @@ def test_under_autocast_the_rounding_of_bfloat16_stays():
         rounded = first_step_is_nlms(model, "0", "1", x.float(), y, CE, lr=0.3)
     assert exact.difference < 1e-4
     assert 1e-4 < rounded.difference < 4 * torch.finfo(torch.bfloat16).eps
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_on_cuda(order):
+    x, y = data((5, 4), -1)
+    parts = (SplitBatchNorm(4, axis=-1), nn.Linear(4, 4))
+    parts = parts if order == "before" else parts[::-1]
+    model = build(*parts, x=x).cuda()
+    norm = "0" if order == "before" else "1"
+    step = first_step_is_nlms(model, norm, str(1 - int(norm)), x.cuda(), y.cuda(), CE, lr=0.3)
+    assert (step.position, step.difference < 1e-9) == (order, True)

@@ -193,3 +193,14 @@ def test_what_has_no_kronecker_reading_is_refused():
     model.layer.weight.requires_grad_(True)
     nn.utils.parametrizations.weight_norm(model.layer)
     refuses(model, "layer", "layer 'layer' must learn its own weight; got one that is computed")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda():
+    x, y = data((2, 4, 4))
+    model = built(Around(nn.Conv2d(2, 2, 3, padding=1), uses=2, inplace=True), x)
+    host = kronecker_factors(Objective(model, x, y, CE, "layer"))
+    device = kronecker_factors(Objective(model.cuda(), x.cuda(), y.cuda(), CE, "layer"))
+    for mine, theirs in zip(device, host, strict=True):
+        close(mine, theirs)
