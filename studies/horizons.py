@@ -45,7 +45,7 @@ LOOK = 20
 LEAST_EXPONENT = 0.05
 LARGEST_RATIO = 0.5
 LEAST_SEEDS = 5
-GPU_WORKERS = 6  # at width 256 a process holds a few paths of 2 GB each, here and there
+GPU_WORKERS = 8  # at width 256 a process holds some paths of 2 GB each, here and on the GPU
 
 EXPERIMENT = (
     "Small convolutional networks of growing width learn the same 128 digits by full-batch "
@@ -105,7 +105,11 @@ class Config:
 PRESETS = {
     "smoke": Config("smoke", images=32, seeds=1, widths=(4, 8), all_levels=(4,), steps=12),
     "laptop": Config("laptop"),
-    "full": Config("full", widths=(8, 16, 32, 64, 128, 256), all_levels=(8, 16, 32, 64, 128, 256)),
+    "full": Config(
+        "full",
+        widths=(8, 16, 32, 64, 128, 256),
+        all_levels=(8, 16, 32, 64, 128),
+    ),
 }
 
 
@@ -264,10 +268,10 @@ def exponent(widths: Sequence[int], horizons: Sequence[Interval]) -> Interval:
 
     Examples
     --------
-    >>> exponent([8, 32], [(10, 10), (20, 20)])
-    (0.5, 0.5)
-    >>> exponent([8, 32], [(10, 10), (20, float("inf"))])
-    (0.5, inf)
+    >>> round(exponent([8, 32], [(10, 10), (20, 20)])[0], 6)
+    0.5
+    >>> exponent([8, 32], [(10, 10), (20, math.inf)])[1]
+    inf
     """
     if len(widths) < 2:
         return -math.inf, math.inf
@@ -391,7 +395,7 @@ def _falling_check(found: Found, start: str) -> Check:
         return results.inconclusive(name, 0, f"fewer than {LEAST_SEEDS} seeds", 0.0)
     # a NaN is no fall
     wrong = sum(not all(a > b for a, b in itertools.pairwise(c)) for c in cells)
-    return results.at_most(name, wrong, 0, unit="networks", note=f"Of {len(cells)}")
+    return results.at_most(name, wrong, 0, unit="networks", note=f"Of {len(cells)} networks")
 
 
 # --- the report ------------------------------------------------------------------------------
@@ -540,7 +544,7 @@ def evidence_against(found: Found) -> list[str]:
             )
             sentences.append(
                 f"{start.capitalize()}: re-linearising every 10 steps takes the 10 % horizon from "
-                f"{short} to {long}. What starts anew after the horizon does not move it."
+                f"{short} to {long}. What starts anew after the horizon cannot move it."
             )
     return sentences
 
@@ -561,7 +565,7 @@ def run(
     out : folder for the results; made if need be.
     device : ``auto``, ``cpu`` or ``cuda``.
     command : what to print as the command that repeats the run.
-    workers : processes; by default one for each processor, and six on a GPU.
+    workers : processes; by default one for each processor, and eight on a GPU.
 
     Returns
     -------
@@ -598,7 +602,6 @@ def run(
         summary.results |= {
             "widths": [dict(zip(WIDTH_COLUMNS, row, strict=True)) for row in width_rows(found)],
             "readings": reading_rows(found),
-            "seconds": sum(cell.seconds for cell in cells),
         }
         caption, alt = drawing.FIGURES["horizons"]
         summary.answer = replace(
