@@ -82,6 +82,11 @@ STUDIES = {
         "Does training drive the sharpness to 2 / lr, and is it any single layer's?",
         claim="E",
     ),
+    "conditioning": Study(
+        "studies.conditioning",
+        "Does BatchNorm condition the layers, and is the last one left worst?",
+        claim="E",
+    ),
     "horizons": Study(
         "studies.horizons",
         "Does the horizon of a prediction grow with width, and what does re-linearising buy?",
