@@ -87,6 +87,11 @@ STUDIES = {
         "Does BatchNorm condition the layers, and is the last one left worst?",
         claim="E",
     ),
+    "lms-spread": Study(
+        "studies.lms_spread",
+        "Does theory predict LMS over eigenvalue spreads from 1 to 1000?",
+        claim="E",
+    ),
     "horizons": Study(
         "studies.horizons",
         "Does the horizon of a prediction grow with width, and what does re-linearising buy?",
