@@ -95,7 +95,7 @@ class Config:
     image_size: int | None = 14
     seeds: int = 5
     audit_seeds: int = 2
-    fresh_seeds: int = 2
+    fresh_seeds: int = 1
     width: int = 8
     checkpoint_loss: float = 0.5
     train_lr: float = 0.02
@@ -558,7 +558,7 @@ def evidence_against(groups: Groups) -> list[str]:
     for group in groups.values():
         if not group.trained:
             continue
-        words = group.words.capitalize()
+        words = group.words[0].upper() + group.words[1:]
         errors = {
             reading: [
                 median(
@@ -603,16 +603,14 @@ def evidence_against(groups: Groups) -> list[str]:
     for group in groups.values():
         if group.trained:
             continue
-        best = max(
-            float(np.median([at(o, "skill", READ_AT) for o in group.layer_outcomes(x, reading)]))
-            for x in group.layers
-            for reading in READING_WORDS
-        )
-        level = median([at(o, "skill", READ_AT) for o in group.outcomes(level_name(None))], 2)
+        exact = [group.layer_outcomes(layer, "gauss_newton") for layer in group.layers]
+        parts = [*exact, group.outcomes(level_name(None))]
+        errors = " / ".join(median([100 * at(o, "error", READ_AT) for o in part]) for part in parts)
+        skills = " / ".join(median([at(o, "skill", READ_AT) for o in part], 2) for part in parts)
         found.append(
-            f"At fresh weights {WORDS[group.batch_norm]}, the best skill of any reading of level 2 "
-            f"in any convolution at step {READ_AT} is {report.number(best, 2)}, and that of level "
-            f"3 is {level}."
+            f"From fresh weights {WORDS[group.batch_norm]}, at the same fraction of level 3's "
+            f"bound, the exact reading of {', '.join(group.layers)} and level 3 are off by "
+            f"{errors} % at step {READ_AT}, at a skill of {skills}."
         )
     return found
 

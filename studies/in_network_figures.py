@@ -233,7 +233,7 @@ def _panels(name: str, groups: Sequence[Group]) -> Any:
         columns * len(groups), height=2.5, width=2.75 * columns, columns=columns
     )
     labels = {
-        "errors": "error over distance moved, %",
+        "errors": "error, % of distance moved",
         "modes": "step of half the way",
         "audit": "part of distance moved, %",
         "audit-plain": "part of distance moved, %",
