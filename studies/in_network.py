@@ -504,7 +504,14 @@ def tenth(eigenvalues: Any, top: bool) -> Any:
     return order[-count:] if top else order[:count]
 
 
-ERROR_COLUMNS = ("layer", "reading", "largest mode error", "median mode error", "loss error at end")
+ERROR_COLUMNS = (
+    "layer",
+    "reading",
+    "largest mode error",
+    "median mode error",
+    "10 % largest λ: part of squared error",
+    "loss error at end",
+)
 
 
 def error_rows(group: Group) -> list[list[str]]:
@@ -519,10 +526,17 @@ def error_rows(group: Group) -> list[list[str]]:
                     words,
                     percent([float(np.max(o["mode_error"])) for o in outcomes]),
                     percent([float(np.median(o["mode_error"])) for o in outcomes]),
+                    percent([top_part(o) for o in outcomes]),
                     percent([at(o, "loss_error", -1) for o in outcomes]),
                 ]
             )
     return rows
+
+
+def top_part(outcome: dict[str, Any]) -> float:
+    """Part of the squared errors by mode that is in the tenth with the largest eigenvalues."""
+    squared = np.asarray(outcome["mode_error"]) ** 2
+    return float(squared[tenth(outcome["eigenvalues"], top=True)].sum() / squared.sum())
 
 
 def audit_columns(group: Group) -> list[str]:
@@ -605,12 +619,12 @@ def evidence_against(groups: Groups) -> list[str]:
             continue
         exact = [group.layer_outcomes(layer, "gauss_newton") for layer in group.layers]
         parts = [*exact, group.outcomes(level_name(None))]
-        errors = " / ".join(median([100 * at(o, "error", READ_AT) for o in part]) for part in parts)
+        off = " / ".join(median([100 * at(o, "error", READ_AT) for o in part]) for part in parts)
         skills = " / ".join(median([at(o, "skill", READ_AT) for o in part], 2) for part in parts)
         found.append(
             f"From fresh weights {WORDS[group.batch_norm]}, at the same fraction of level 3's "
             f"bound, the exact reading of {', '.join(group.layers)} and level 3 are off by "
-            f"{errors} % at step {READ_AT}, at a skill of {skills}."
+            f"{off} % at step {READ_AT}, at a skill of {skills}."
         )
     return found
 
@@ -749,7 +763,8 @@ def write_report(out: Path, summary: Summary, groups: Groups) -> None:
                 f"Errors by mode, {group.words}",
                 [
                     "The largest error of each mode over the run, in parts of the largest distance "
-                    "that the layer moved; then the error of the loss."
+                    "that the layer moved, and how much of all squared is in the tenth of the "
+                    "modes with the largest curvatures; then the error of the loss."
                 ],
                 ERROR_COLUMNS,
                 error_rows(group),

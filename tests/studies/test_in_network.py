@@ -308,3 +308,10 @@ def test_tables_of_made_up_results():
     assert rows[0][:2] == ["2, conv1, Gauss-Newton", "20.0 %"]
     assert rows[-1][0] == "level 4, every 10"
     assert rows[-1][-2:] == ["30", "over 30"]
+
+
+def test_error_by_mode_counts_the_modes_of_largest_curvature():
+    eigenvalues = np.arange(20.0)
+    mode_error = np.where(eigenvalues >= 18, 3.0, 1.0)
+    found = in_network.top_part({"eigenvalues": eigenvalues, "mode_error": mode_error})
+    assert found == pytest.approx(18 / (18 + 18))
