@@ -83,8 +83,8 @@ def plot_rates(found: Found, config: Config, ax: Axes) -> list[Artist]:
         # side by side, as seeds often share a rate of the grid
         beside = place + np.linspace(-0.2, 0.2, len(rates)) if len(rates) > 1 else [place]
         artists += ax.semilogy(beside, rates, "o", color=LOOK[algorithm][0], markersize=5)
-    names = [name.replace("steps, ", "steps,\n").replace(" norm", "\nnorm") for name in LOOK]
-    ax.set_xticks(range(len(found.training)), names[: len(found.training)], fontsize=8)
+    names = [name.replace(" ", "\n") for name in found.training]
+    ax.set_xticks(range(len(names)), names)
     ax.set(title="highest stable rate", ylabel="learning rate")
     ax.margins(x=0.1)
     return artists
@@ -151,6 +151,8 @@ def draw_departure(
         ):
             plot_departure(departures, config, ax, name)
             ax.set(title=title, ylabel=label)
+        axes[2].set_yscale("linear")
+        axes[2].set_ylim(bottom=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
         png, _ = figures.save(figure, out / "departure")
     return report.Picture(png, *FIGURES["departure"])

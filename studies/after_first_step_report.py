@@ -39,10 +39,18 @@ EXPLANATION = (
     "layers before through s. The network with the rescaling put back lacks the second only.",
 )
 ALONE = "NLMS steps"
-WAY_COLUMNS = ("update", "NLMS steps", "NLMS steps, rescaled")
+RESCALED = "NLMS steps, rescaled"
+WAY_COLUMNS = (
+    "update",
+    "NLMS steps",
+    "NLMS steps, by s",
+    "rescaled",
+    "rescaled, by s",
+)
 COST_COLUMNS = (
     "learning rate",
     f"updates within {LOSS:.0%}",
+    "the same, rescaled",
     "BatchNorm ends at",
     "NLMS steps ends at",
     "rescaled ends at",
@@ -55,15 +63,14 @@ def way_rows(found: Found, config: Config) -> list[list[str]]:
     if not found.paths:
         return []
     shown = sorted({1, min(10, config.low_steps), config.low_steps})
+
+    def middle(measure: str, algorithm: str, n: int) -> str:
+        values = [_nan(p[measure][algorithm][n - 1]) for p in found.paths.values()]
+        return report.number(float(np.median(values)), 2)
+
     return [
         [str(n)]
-        + [
-            report.number(
-                float(np.median([_nan(p["distance"][name][n - 1]) for p in found.paths.values()])),
-                2,
-            )
-            for name in WAY_COLUMNS[1:]
-        ]
+        + [middle(m, a, n) for a in (ALONE, RESCALED) for m in ("distance", "distance_by_s")]
         for n in shown
     ]
 
@@ -72,9 +79,9 @@ def _nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def horizons(found: Found, rate: str) -> list[float]:
-    """Updates until the losses of NLMS steps alone and of BatchNorm are apart, by seed."""
-    twins = found.training.get(ALONE, {})
+def horizons(found: Found, rate: str, algorithm: str) -> list[float]:
+    """Updates until the losses of an algorithm and of BatchNorm are apart, by seed."""
+    twins = found.training.get(algorithm, {})
     return [
         horizon(twins[seed]["loss"][rate], result["loss"][rate])
         for seed, result in found.training.get("batch norm", {}).items()
@@ -86,10 +93,12 @@ def cost_rows(found: Found, config: Config) -> list[list[str]]:
     """One line per learning rate: medians over seeds."""
     rows = []
     for rate in (f"{lr:g}" for lr in config.loss_rates):
-        until = horizons(found, rate)
-        middle = float(np.median(until)) if until else math.nan
-        cells = [rate, f"all {config.loss_steps}" if math.isinf(middle) else f"{middle:.0f}"]
-        for algorithm in ("batch norm", ALONE, "NLMS steps, rescaled"):
+        cells = [rate]
+        for algorithm in (ALONE, RESCALED):
+            until = horizons(found, rate, algorithm)
+            middle = float(np.median(until)) if until else math.nan
+            cells.append(f"all {config.loss_steps}" if math.isinf(middle) else f"{middle:.0f}")
+        for algorithm in ("batch norm", ALONE, RESCALED):
             ends = [
                 float(np.mean(r["loss"][rate][-10:])) if r["state"][rate] == "stable" else math.inf
                 for r in found.training.get(algorithm, {}).values()
@@ -151,17 +160,20 @@ def evidence_against(found: Found, config: Config) -> list[str]:
         return sentences
     sentences += [
         f"At rate {row[0]}, NLMS steps alone stay within {LOSS:.0%} of BatchNorm's loss for "
-        f"{row[1]} updates (of {config.loss_steps}) and end at {row[3]}, BatchNorm at {row[2]}."
+        f"{row[1]} updates of {config.loss_steps}, with the rescaling back {row[2]}. They end "
+        f"at {row[4]} and {row[5]}, BatchNorm at {row[3]}."
         for row in cost_rows(found, config)
     ]
     rates = {row[0]: row[1] for row in rate_rows(found, config)}
     sentences.append(
         "Highest stable rates: " + ", ".join(f"{name} {rate}" for name, rate in rates.items()) + "."
     )
-    sentences.append(
-        "The distance of effective weights counts a change of s that the layer before makes up "
-        "for, and that leaves the network's function as it was: the loss is the milder measure."
-    )
+    sentences += [
+        "The distance of effective weights is ruled by channels that are all but silent, whose g "
+        f"is large. Measured by s, as NLMS measures its steps, it is {row[2]} of BatchNorm's way "
+        f"after {row[0]} updates, with the rescaling back {row[4]}."
+        for row in way_rows(found, config)[-1:]
+    ]
     return sentences
 
 
@@ -175,7 +187,8 @@ def write_report(out: Path, summary: Summary, found: Found, config: Config) -> N
                 [
                     f"At rate {config.low_rate:g}: how far the effective weights are from "
                     "BatchNorm's, over the way that BatchNorm's have gone; medians over layers and "
-                    "seeds."
+                    "seeds. By s: each weight times the s of its channel at the start, the norm in "
+                    "which a step of NLMS is the least; it has no say."
                 ],
                 WAY_COLUMNS,
                 way_rows(found, config),

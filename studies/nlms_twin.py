@@ -50,12 +50,11 @@ def nlms_twin(
     first = next(model.parameters())
     twin.to(first.device, first.dtype).train()
     twin.load_state_dict(model.state_dict())
-    start, seen = _effective(model, images)
     with torch.no_grad():
-        for layer, g in zip(_readers(twin), start, strict=True):
+        for layer, (g, _) in zip(_readers(twin), effective_weights(model, images), strict=True):
             layer.weight.copy_(g)
     live = _watch(twin, rescale=rescale)
-    live.deviations = seen
+    live.deviations = _deviations(model, images)
 
     def adjust() -> None:
         for layer, s in zip(_readers(twin), live.deviations, strict=True):
@@ -65,8 +64,11 @@ def nlms_twin(
     return twin, adjust
 
 
-def effective_weights(model: PlainVGG, images: torch.Tensor) -> list[torch.Tensor]:
-    """g of the layer behind each normalization, copied: w / s, with the s of the images.
+@torch.no_grad()
+def effective_weights(
+    model: PlainVGG, images: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(g, s) of the layer behind each normalization: g = w / s, copied, with the s of the images.
 
     Of a network whose variant only centres, a twin, it is the weights themselves; of a twin that
     rescales, as the images find them.
@@ -75,26 +77,29 @@ def effective_weights(model: PlainVGG, images: torch.Tensor) -> list[torch.Tenso
     ----------
     model : position "pre", in train mode.
     images : one batch.
+
+    Returns
+    -------
+    g in the shape of the layer's weights, s of each input channel in a shape that goes with it.
     """
-    return _effective(model, images)[0]
+    found = []
+    for s, layer in zip(_deviations(model, images), _readers(model), strict=True):
+        per_input = _per_input(s, layer)
+        w = layer.weight.clone()
+        found.append((w / per_input if model.variant == "full" else w, per_input))
+    return found
 
 
 @torch.no_grad()
-def _effective(
-    model: PlainVGG, images: torch.Tensor
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Effective weights and deviations on a batch."""
+def _deviations(model: PlainVGG, images: torch.Tensor) -> list[torch.Tensor]:
+    """The deviation of each channel that enters each normalization, on a batch."""
     seen = _watch(model)
     try:
         model(images)
     finally:
         for handle in seen.handles:
             handle.remove()
-    weights = [layer.weight.clone() for layer in _readers(model)]
-    if model.variant == "full":
-        for w, s, layer in zip(weights, seen.deviations, _readers(model), strict=True):
-            w /= _per_input(s, layer)
-    return weights, seen.deviations
+    return seen.deviations
 
 
 class _watch:

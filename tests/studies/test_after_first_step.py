@@ -217,8 +217,8 @@ def test_tables_of_runs_that_break():
         result["state"]["0.1"] = "diverged"
         result["rate_index"] = -1
     cost = {row[0]: row for row in writing.cost_rows(found, LAPTOP)}
-    assert cost["0.01"][1:4] == ["all 100", "1", "1"]
-    assert cost["0.1"][1:4] == ["0", "1", "breaks"]
+    assert cost["0.01"][1:] == ["all 100", "all 100", "1", "1", "1"]
+    assert cost["0.1"][1:] == ["0", "all 100", "1", "breaks", "1"]
     rates = {row[0]: row[1] for row in writing.rate_rows(found, LAPTOP)}
     assert rates["NLMS steps"] == "under 0.0125"
 

@@ -31,17 +31,16 @@ def test_the_twin_starts_as_the_same_function(head, rescale):
 def test_the_twin_takes_the_step_of_batch_norm_in_effective_weights():
     model, x, y = pair()
     twin, adjust = nlms_twin(model, x)
-    start = effective_weights(model, x)
+    start, s = effective_weights(model, x)[-1]
     for net in (model, twin):
         nn.functional.cross_entropy(net(x), y).backward()
     adjust()
-    s = model.classify.weight[0] / start[-1][0]
     before = model.classify.weight.detach().clone()
     for net in (model, twin):
         torch.optim.SGD(net.parameters(), lr=0.1).step()
     # the linear layer, which no other normalization comes behind: its error is the same
     torch.testing.assert_close(
-        twin.classify.weight - start[-1],
+        twin.classify.weight - start,
         (model.classify.weight - before) / s,
         rtol=1e-8,
         atol=1e-12,
@@ -51,16 +50,21 @@ def test_the_twin_takes_the_step_of_batch_norm_in_effective_weights():
 def test_effective_weights_of_the_twin_are_its_own():
     model, x, _ = pair()
     twin, _ = nlms_twin(model, x)
-    for ours, theirs in zip(
-        effective_weights(model, x), effective_weights(twin, x[:7]), strict=True
-    ):
+    pairs = zip(effective_weights(model, x), effective_weights(twin, x[:7]), strict=True)
+    for (ours, _), (theirs, _) in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
-    # 2 s for half the weights
-    with torch.no_grad():
-        half = effective_weights(model, x)
-        model.features[0].weight *= 2
-        model.features[0].bias *= 2
-    assert torch.allclose(effective_weights(model, x)[0], half[0] / 2, rtol=1e-3)
+
+
+def test_effective_weights_by_hand():
+    model, x, _ = pair()
+    (g, s), *others = effective_weights(model, x)
+    # what enters the first normalization
+    seen = model.features[1](model.features[0](x))
+    by_hand = (seen.var(dim=(0, 2, 3), correction=0) + model.features[2].eps).sqrt()
+    torch.testing.assert_close(s.flatten(), by_hand, rtol=1e-12, atol=0)
+    conv = model.features[3]
+    torch.testing.assert_close(g, conv.weight / by_hand[None, :, None, None], rtol=1e-12, atol=0)
+    assert len(others) == 5
 
 
 @pytest.mark.parametrize("rescale", [False, True])
