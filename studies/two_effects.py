@@ -187,7 +187,7 @@ def configure(
 
 
 def grid(config: Config, device: str) -> list[tuple[str, Cell]]:
-    """Every cell of the study with the setting it belongs to; those of the core come first."""
+    """Every cell of the study with the setting it belongs to."""
     common = Cell(
         variant="none",
         seed=0,
@@ -205,25 +205,26 @@ def grid(config: Config, device: str) -> list[tuple[str, Cell]]:
     )
 
     def cells(
+        seed: int,
         setting: str,
         variants: Iterable[str],
-        count: int,
         times_width: float = 1.0,
         **options: Any,
     ) -> list[tuple[str, Cell]]:
         options["widths"] = tuple(round(times_width * width) for width in config.widths)
-        return [
-            (
-                setting,
-                replace(common, variant=variant, seed=1000 * (config.seed + 1) + k, **options),
-            )
-            for k in range(count)
-            for variant in variants
-        ]
+        return [(setting, replace(common, variant=v, seed=seed, **options)) for v in variants]
 
-    found = cells(BASE, CORE, config.seeds) + cells(BASE, CONTROLS, config.control_seeds)
-    for setting, options in BESIDE.items():
-        found += cells(setting, BESIDE_VARIANTS, config.beside_seeds, **options)
+    found: list[tuple[str, Cell]] = []
+    # seed by seed, so that a run which is cut short has something of everything
+    for k in range(max(config.seeds, config.control_seeds, config.beside_seeds)):
+        seed = 1000 * (config.seed + 1) + k
+        if k < config.seeds:
+            found += cells(seed, BASE, CORE)
+        if k < config.control_seeds:
+            found += cells(seed, BASE, CONTROLS)
+        if k < config.beside_seeds:
+            for setting, options in BESIDE.items():
+                found += cells(seed, setting, BESIDE_VARIANTS, **options)
     # two seeds tell what a candidate predicts; the rest of the time goes into runs
     few = {1000 * (config.seed + 1) + k for k in range(2)}
     return [
