@@ -130,12 +130,12 @@ class Plan:
         """Numbers on the grid of one image."""
         return math.prod(self.grid) * self.width * self.geometry.groups
 
-    def cost(self, images: int, chunk: int, device: torch.device) -> float:
-        """Time for one batch, in multiply-adds at full rate; see ``choose_method``."""
+    def cost(self, images: int, chunk: int) -> float:
+        """Time for one batch on the CPU, in multiply-adds at full rate; see ``choose_method``."""
         groups, c = self.geometry.groups, self.channels
         chunks = -(-images // chunk)
-        call = CALL[device.type == "cpu"]
-        total = images * self.values() * MOVE + groups * (self.taps * c) ** 2 * PLACE
+        total = images * self.values() * FILL + groups * (self.taps * c) ** 2 * SCATTER
+        calls, strips = 0, {}
         for lag in self.lags:
             a, b = (c * (end - begin) for begin, end in (lag.left, lag.right))
             kinds = list(itertools.product(*([0, 1] if s > 1 else [0] for s in lag.states)))
@@ -146,16 +146,31 @@ class Plan:
                 )
                 total += images * groups * cells * product_cost(a, b)
             total += chunks * groups * math.prod(lag.states) * a * b * ADD
-            total += (chunks * (3 * len(kinds) - 1) + 8) * call
-        return total
+            total += groups * c**2 * sum(pair[-1].numel() for pair in lag.pairs) * WEIGH
+            calls += chunks * (3 * len(kinds) - 1) + 8 + 9 * len(lag.pairs)
+            for borders, _ in _kinds(lag):
+                for end in (0, 1):
+                    held = _held(lag, borders, end)
+                    strips[borders, held] = math.prod(map(len, held))
+        calls += chunks * sum(strips.values())
+        return total + calls * CALL
 
 
-def unfold_cost(geometry: Geometry, columns: int, device: torch.device) -> float:
-    """The same for the patches themselves, ``columns`` of them for each group."""
-    L, groups = geometry.taps, geometry.groups
-    columns_met = L if L <= TILE else (L + TILE) // 2
-    per_patch = product_cost(L, columns_met) + MOVE * L
-    return groups * (columns * per_patch + L * L * PLACE / 2) + 30 * CALL[device.type == "cpu"]
+def unfold_cost(geometry: Geometry, images: int, places: tuple[int, ...]) -> float:
+    """The same for the patches themselves, of which each image has ``places``."""
+    L, groups, columns = geometry.taps, geometry.groups, images * math.prod(places)
+    columns_met = L if L <= 2 * TILE else (L + TILE) // 2
+    total = groups * (columns * product_cost(L, columns_met) + L * L * PLACE)
+    # tokens, and the pixels of one image, lie as they are wanted
+    if geometry.kind != "linear" and (images > 1 or math.prod(geometry.kernel) > 1):
+        total += gather_cost(geometry, images, places)
+    return total + 10 * CALL
+
+
+def gather_cost(geometry: Geometry, images: int, places: tuple[int, ...]) -> float:
+    """Of that, to lay out the patches: by value, and by row of them."""
+    rows = images * geometry.groups * geometry.taps * math.prod(places[:-1])
+    return rows * (places[-1] * GATHER + ROW)
 
 
 def device_seconds(
@@ -187,22 +202,24 @@ def _whole_tiles(n: int) -> int:
 
 def product_cost(a: int, b: int) -> float:
     """Cost of one term of an (a, b) matrix product; thin ones run below the full rate."""
-    return a * b + 8.0 * (a + b) + 60.0
+    return a * b + 6.3 * (a + b) + 40.0
 
 
-# Measured on one core of an AVX-512 server CPU, in units of one multiply-add at full rate (11 ps
-# there): to copy a value into place, to add one to the sums, to put one of R where it belongs, to
-# make a small call. Only their ratios matter, and those only near a tie. An accelerator does far
-# more in the time of a call; that number is an estimate, not a measurement.
-MOVE, ADD, PLACE = 70.0, 90.0, 540.0
-CALL = {True: 6e5, False: 1e8}
+# Fitted to the times of both methods for 60 layers and inputs, on one core of an AVX-512 server
+# CPU, in units of one multiply-add at full rate (17 ps there): to put one value on the grid, to add
+# one to the sums, to weigh one of them, to put one of R where it belongs; to gather one value of a
+# patch, to begin a row of them, to keep and average one of R; to make a small call. Only their
+# ratios matter, and those only near a tie.
+FILL, ADD, WEIGH, SCATTER = 70.0, 190.0, 70.0, 120.0
+GATHER, ROW, PLACE = 24.0, 470.0, 200.0
+CALL = 2.2e5
 # Measured on an H200: multiply-adds a second in float32 and on the tensor cores, seconds for a
 # small call, and seconds to read and write a byte.
 DEVICE_RATE, HALVES_RATE = 2.5e13, 3e14
 DEVICE_CALL, DEVICE_MOVE = 1.5e-5, 6e-13
 # Side of the tiles of a symmetric product: smaller ones save more of it, but run slower, on an
 # accelerator by far.
-TILE, DEVICE_TILE = 192, 512
+TILE, DEVICE_TILE = 128, 512
 # Tensor cores add the exact products of half precisions up in float32, and cut off what falls below
 # its last digit. Over so many terms that stays below 1e-5 of the sum, and spans are added apart.
 SPAN = 2048
@@ -524,10 +541,10 @@ def gram(u: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
 
 def _tile(L: int, dtype: torch.dtype, device: torch.device) -> int:
     """Side of the tiles by which a symmetric product is made; L itself for none."""
-    if device.type == "cpu":
-        return TILE
+    tile = TILE if device.type == "cpu" else DEVICE_TILE
     # on tensor cores the whole product costs less than the calls for its tiles
-    return L if L <= 2 * DEVICE_TILE or dtype in HALVES else DEVICE_TILE
+    whole = 2 * tile >= L or (dtype in HALVES and device.type != "cpu")
+    return L if whole else tile
 
 
 def mean(R: torch.Tensor, count: int, *, symmetric: bool = True) -> torch.Tensor:
@@ -538,7 +555,7 @@ def mean(R: torch.Tensor, count: int, *, symmetric: bool = True) -> torch.Tensor
     ``gram`` made both, or all of them if R need not be symmetric elsewhere.
     """
     L, half = R.shape[1], 0.5 / count
-    if L <= TILE:
+    if L <= 2 * TILE:
         return (R + R.mT).mul_(half)
     if symmetric:
         R.mul_(1 / count)
@@ -567,12 +584,17 @@ def _kinds(lag: _Lag) -> list[tuple[tuple[int, ...], tuple[Any, ...]]]:
     return kinds
 
 
+def _held(lag: _Lag, borders: tuple[int, ...], end: int) -> tuple[tuple[int, ...], ...]:
+    """The border cells of one end of the lag, along each axis that is held."""
+    steps = lag.lag if end and lag.lag is not None else (0,) * len(lag.states)
+    return tuple(tuple(q + steps[i] for q in lag.borders[i]) for i in borders)
+
+
 def _strips(
     cells: torch.Tensor, known: Strips, lag: _Lag, borders: tuple[int, ...], end: int
 ) -> torch.Tensor:
     """One end of the lag, (groups * border cells, T, width); gutters as on the whole grid."""
-    steps = lag.lag if end and lag.lag is not None else (0,) * len(lag.states)
-    held = tuple(tuple(q + steps[i] for q in lag.borders[i]) for i in borders)
+    held = _held(lag, borders, end)
     if (borders, held) not in known:
         some = []
         for place in itertools.product(*held):

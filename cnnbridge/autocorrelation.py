@@ -247,7 +247,8 @@ def choose_method(
 
     A rule of cost, fitted to measured times: multiply-adds of all products, with a surcharge for
     thin ones; plus a fixed cost for each small call; plus one for each value that is unfolded or
-    stored. The smaller sum wins, near a tie unfolding.
+    stored. The smaller sum wins, near a tie unfolding. (A desired response, as ``layer_problem``
+    has one, makes unfolding a little more likely.)
 
     Raises
     ------
@@ -341,7 +342,7 @@ class Moments:
             target = geometry.channels_first(target)
         shape, value = tuple(x.shape), dtype.itemsize
         if method == "auto":
-            method = _chosen(geometry, shape, value, chunk_size, x.device)
+            method = _chosen(geometry, shape, value, chunk_size, x.device, target is not None)
         if method == "lags":
             self._add_lags(x, chunk_size, dtype)
             if target is not None:
@@ -463,21 +464,27 @@ def _chosen(
     value: int,
     chunk_size: int | None,
     device: torch.device,
+    target: bool = False,
 ) -> str:
     """The cheaper method for input (N, C, *size)."""
     if math.prod(geometry.kernel) > MOST_TAPS:
         return "unfold"
+    images, size = shape[0], shape[2:]
     # what has to be done is the same anywhere
-    plan = _lags.plan(geometry, shape[2:], torch.device("cpu"))
+    plan = _lags.plan(geometry, size, torch.device("cpu"))
     chunk = _lag_chunk(plan, shape, value, chunk_size, device)
     if device.type != "cpu":
         some, rows = _unfolded_at_once(geometry, shape, False, value, chunk_size, device)
-        pieces = -(-shape[0] // some) * -(-plan.axes[0].outputs // rows)
-        by_lags, unfolded = _lags.device_seconds(plan, shape[0], value, chunk=chunk, pieces=pieces)
+        pieces = -(-images // some) * -(-plan.axes[0].outputs // rows)
+        by_lags, unfolded = _lags.device_seconds(plan, images, value, chunk=chunk, pieces=pieces)
         return "lags" if by_lags < unfolded else "unfold"
-    unfold = _lags.unfold_cost(geometry, shape[0] * plan.positions, device)
+    lags = plan.cost(images, chunk)
+    places = geometry.output_size(*size)
+    if target:
+        # torch gathers the patches for the target's sums then
+        lags += _lags.gather_cost(geometry, images, places)
     # near a tie unfolding, which rounds less
-    return "lags" if plan.cost(shape[0], chunk, device) < 0.95 * unfold else "unfold"
+    return "lags" if lags < 0.95 * _lags.unfold_cost(geometry, images, places) else "unfold"
 
 
 def _chunks(
@@ -502,10 +509,12 @@ def _chunks(
         part = x if some >= x.shape[0] else x[images]
         view = columns(part.to(dtype), geometry)
         height = view.shape[3 + axes]
+        whole = part is x and rows >= height
         for top in range(0, height, rows):
             band = view if rows >= height else view.narrow(3 + axes, top, min(rows, height - top))
             shape = (geometry.groups, L, math.prod(band.shape[2 + axes :]))
-            if not bias and _in_place(band, 2 + axes):
+            if not bias and (whole or _in_place(band, 2 + axes)):
+                # copies only what does not lie in memory as wanted
                 u = band.reshape(shape)
             else:
                 if space is None:
