@@ -89,6 +89,27 @@ def test_the_target_by_chunks_and_bands(layer, budget, monkeypatch):
     layer.zero_grad()
 
 
+def test_a_large_layer_goes_by_lags():
+    conv = nn.Conv2d(32, 4, 3, padding=1)
+    x, d = images(8, 32, 32, 32), images(8, 4, 32, 32, seed=1)
+    geometry = Geometry.of(conv)
+    assert autocorrelation._chosen(geometry, tuple(x.shape), 8, None, x.device, True) == "lags"
+    moments = Moments.zeros(geometry, bias=True, device=x.device)
+    moments.add(x, d, method="unfold")
+    problem = layer_problem(conv, x, d, bias=True)
+    np.testing.assert_allclose(problem.R, moments.R[0] / moments.count, atol=1e-13)
+    np.testing.assert_allclose(problem.P, moments.P[0] / moments.count, atol=1e-13)
+
+
+def test_many_small_terms_of_the_target_are_not_lost():
+    """Sums in float32 stall once the sum is 2^24 times the term; these must not."""
+    x = torch.cat([torch.full((1, 1, 1, 1), 2.0**12), torch.ones(1000, 1, 1, 1)])
+    for method in ("lags", "unfold"):
+        moments = Moments.zeros(nn.Conv2d(1, 1, 1), bias=False, device=x.device)
+        moments.add(x, x, method=method, chunk_size=1)
+        assert float(moments.P) == float(moments.d_power) == 2.0**24 + 1000
+
+
 def test_the_constant_tap_is_last():
     conv, x, _ = setting()
     problem = layer_problem(conv, x, conv(x).detach())
