@@ -254,9 +254,11 @@ def test_against_names_the_networks_where_the_line_is_as_good():
 
 
 def test_a_loss_that_does_not_fall_is_said():
+    torch.manual_seed(0)
     model = SmallCNN(1, 2, 2)
+    # alike, but of two classes: no loss below ln 2
     x, y = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
-    with pytest.raises(RuntimeError, match=r"below 0\.5 in 3 updates; it is 0\.6"):
+    with pytest.raises(RuntimeError, match=r"below 0\.5 in 3 updates; it is 0\.\d"):
         train_below(model, x, y, 0.5, most=3)
 
 
