@@ -169,9 +169,11 @@ def evidence_against(found: Found, config: Config) -> list[str]:
         "Highest stable rates: " + ", ".join(f"{name} {rate}" for name, rate in rates.items()) + "."
     )
     sentences += [
-        "The distance of effective weights is ruled by channels that are all but silent, whose g "
-        f"is large. Measured by s, as NLMS measures its steps, it is {row[2]} of BatchNorm's way "
-        f"after {row[0]} updates, with the rescaling back {row[4]}."
+        f"After {row[0]} updates NLMS steps alone are {row[1]} of BatchNorm's way from "
+        f"BatchNorm's effective weights, and {row[2]} measured by s; with the rescaling back "
+        f"{row[3]} and {row[4]}. "
+        "Part of this is a matter of coordinates: a change of s that g makes up for leaves the "
+        "network's function as it was. The loss is the milder measure."
         for row in way_rows(found, config)[-1:]
     ]
     return sentences
