@@ -490,16 +490,18 @@ def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.dtype not in HALVES:
         # a plain product costs less than a batch of one, and takes views as they are
         return (a[0] @ b[0])[None] if single else torch.bmm(a, b)
-    spans = a.shape[2] // SPAN if single else 0
-    if not spans:
+    # the last span takes what is left over
+    spans = a.shape[2] // SPAN - 1 if single else 0
+    if spans < 1:
         return _times_halves(a, b)
-    end = spans * SPAN
-    parts = _times_halves(
-        a[0, :, :end].unflatten(1, (spans, SPAN)).transpose(0, 1),
-        b[0, :end].unflatten(0, (spans, SPAN)),
-    )
-    total = parts.sum(0, keepdim=True)
-    return total.add_(_times_halves(a[:, :, end:], b[:, end:])) if end < a.shape[2] else total
+    # so many spans at once that their products take no more memory than half of the factors
+    some = max(1, spans * SPAN * (a.shape[1] + b.shape[2]) // (8 * a.shape[1] * b.shape[2]))
+    total = _times_halves(a[:, :, spans * SPAN :], b[:, spans * SPAN :])
+    for begin in range(0, spans, some):
+        terms = slice(begin * SPAN, min(begin + some, spans) * SPAN)
+        left = a[0, :, terms].unflatten(1, (-1, SPAN)).transpose(0, 1)
+        total += _times_halves(left, b[0, terms].unflatten(0, (-1, SPAN))).sum(0)
+    return total
 
 
 def _times_halves(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -557,11 +559,12 @@ def mean(R: torch.Tensor, count: int, *, symmetric: bool = True) -> torch.Tensor
     L, half = R.shape[1], 0.5 / count
     if L <= 2 * TILE:
         return (R + R.mT).mul_(half)
+    step = 2 * DEVICE_TILE
     if symmetric:
         R.mul_(1 / count)
-        half = 0.5
-    for i in range(0, L, TILE):
-        rows, rest = slice(i, i + TILE), slice(i, i + TILE if symmetric else None)
+        step, half = TILE, 0.5
+    for i in range(0, L, step):
+        rows, rest = slice(i, i + step), slice(i, i + step if symmetric else None)
         both = (R[:, rows, rest] + R[:, rest, rows].mT).mul_(half)
         R[:, rows, rest] = both
         R[:, rest, rows] = both.mT
