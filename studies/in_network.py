@@ -122,7 +122,7 @@ PRESETS = {
         batch=32,
         steps=20,
         relinearize=(10,),
-        audit_steps=4,
+        audit_steps=2,
     ),
     "laptop": Config("laptop"),
     "full": Config(

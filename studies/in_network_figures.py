@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from cnnbridge.plotting import COLOURS
 from studies import figures, report
@@ -24,6 +24,7 @@ READING_LOOK = {
     "kronecker": (figures.ORANGE, "--", "level 2: R x G"),
     "scalar": (figures.PURPLE, ":", "level 2: R x scalar"),
 }
+PLAIN = StrMethodFormatter("{x:g}")
 LEVEL_COLOURS = ("#1B1F24", figures.GREEN, "#56B4E9", "#E69F00")
 NORM_LOOK = {False: (figures.ORANGE, "o"), True: (figures.BLUE, "s")}
 FIGURES = {
@@ -106,11 +107,17 @@ def plot_network(group: Group, ax: Axes) -> list[Artist]:
 def _error_axes(ax: Axes) -> None:
     for tolerance in (10, 50):
         ax.axhline(tolerance, color=figures.GREY, linewidth=0.9, linestyle=":")
-    ax.set_xscale("log")
     ax.set_yscale("log")
-    plain = StrMethodFormatter("{x:g}")
-    ax.xaxis.set_major_formatter(plain)
-    ax.yaxis.set_major_formatter(plain)
+    ax.yaxis.set_major_formatter(PLAIN)
+    _step_axis(ax)
+
+
+def _step_axis(ax: Axes) -> None:
+    """Steps on a log axis, labelled 1, 2, 5, 10 and so on."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(PLAIN)
+    ax.minorticks_off()
 
 
 def plot_horizons(
@@ -142,9 +149,8 @@ def plot_horizons(
             )
     ax.set_yticks(range(len(rows)), [name for name, _ in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xscale("log")
+    _step_axis(ax)
     ax.set_xlim(left=1)
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.set(title=f"{100 * float(tolerance):g} % horizon", xlabel="step")
     return artists
 
@@ -177,6 +183,7 @@ def plot_modes(group: Group, layer: str, ax: Axes) -> list[Artist]:
             label="plain reading" if i == 0 else None,
         )
     ax.set_xscale("log")
+    ax.minorticks_off()
     ax.set_ylim(bottom=0)
     return artists
 
