@@ -170,13 +170,13 @@ PRESETS = {
         "full",
         images=50_000,
         image_size=32,
-        seeds=10,
+        seeds=5,
         widths=(32, 32, 64, 64, 128, 128),
         visits=(1, 5, 20, 50, 200),
         departure_batches=(8, 32, 128),
         departure_steps=50,
-        loss_steps=1000,
-        rate_steps=500,
+        loss_steps=500,
+        rate_steps=300,
     ),
 }
 

@@ -129,16 +129,14 @@ PRESETS = {
         "full",
         images=50_000,
         image_size=32,
-        seeds=10,
-        audit_seeds=5,
-        fresh_seeds=5,
+        audit_seeds=2,
+        fresh_seeds=2,
         width=32,
         # a net this small takes the ten classes of CIFAR-10 no further in reasonable time
         checkpoint_loss=1.2,
         train_steps=30_000,
-        batch=512,
-        steps=200,
-        audit_steps=100,
+        batch=256,
+        audit_steps=50,
     ),
 }
 

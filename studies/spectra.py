@@ -98,10 +98,10 @@ PRESETS = {
         "full",
         images=50_000,
         image_size=32,
-        seeds=10,
+        seeds=5,
         widths=(32, 32, 64, 64, 128, 128),
         probe=512,
-        checkpoints=(0, 10, 100, 1000, 5000),
+        checkpoints=(0, 10, 100, 1000, 3000),
     ),
 }
 
