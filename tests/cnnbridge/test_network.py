@@ -368,8 +368,9 @@ def test_on_cuda():
     np.testing.assert_allclose(device.displacement, host.displacement, atol=1e-8)
 
 
-def test_no_product_is_spent_on_what_has_not_moved():
-    """Re-linearised every 2 steps, a model of the loss needs 2 products, not 3."""
+@pytest.mark.parametrize("last", [False, True])
+def test_no_product_is_spent_on_what_has_not_moved(last):
+    """Re-linearised every 2 steps, a model of the loss needs 1 product; the last one needs 2."""
     asked = []
 
     def product(v):
@@ -378,10 +379,9 @@ def test_no_product_is_spent_on_what_has_not_moved():
 
     g = torch.tensor([1.0, -2.0], dtype=torch.float64)
     zero = torch.zeros_like(g)
-    path, change, _ = quadratic_path(
-        product, g, lr=0.1, momentum=0.0, weight_decay=0.0, steps=2, start=zero, velocity=zero
-    )
-    assert len(asked) == 2
+    settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "steps": 2, "last": last}
+    path, change, _ = quadratic_path(product, g, **settings, start=zero, velocity=zero)
+    assert len(asked) == 1 + last
     assert all(v.any() for v in asked)
     torch.testing.assert_close(path, torch.stack([zero, -0.1 * g, -0.18 * g]))
-    torch.testing.assert_close(change, path @ g + (path**2).sum(dim=1))
+    torch.testing.assert_close(change, (path @ g + (path**2).sum(dim=1))[: 2 + last])
