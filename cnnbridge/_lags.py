@@ -567,7 +567,8 @@ def mean(R: torch.Tensor, count: int, *, symmetric: bool = True) -> torch.Tensor
         rows, rest = slice(i, i + step), slice(i, i + step if symmetric else None)
         both = (R[:, rows, rest] + R[:, rest, rows].mT).mul_(half)
         R[:, rows, rest] = both
-        R[:, rest, rows] = both.mT
+        if not symmetric:
+            R[:, rest, rows] = both.mT
     return R
 
 

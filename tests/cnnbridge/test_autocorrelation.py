@@ -174,6 +174,17 @@ def test_wide_patches_go_by_tiles(monkeypatch):
     assert torch.equal(R, R.T)
 
 
+@pytest.mark.parametrize("tile", [5, 100])
+def test_sums_that_came_out_uneven_are_made_symmetric(tile, monkeypatch):
+    """As those over processes may."""
+    monkeypatch.setattr(_lags, "TILE", tile)
+    sums = images(2, 19, 19)
+    expected = (sums + sums.mT) / 14
+    R = _lags.mean(sums.clone(), 7, symmetric=False)
+    torch.testing.assert_close(R, expected, rtol=1e-15, atol=0)
+    assert torch.equal(R, R.mT)
+
+
 @pytest.mark.parametrize(
     "layer",
     [nn.Conv2d(16, 4, 3, padding=1), nn.Conv2d(16, 4, 1), nn.Linear(16, 4)],
