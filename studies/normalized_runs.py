@@ -277,6 +277,7 @@ def _short_runs(
 ) -> dict[str, float]:
     """Candidates that make a few updates at each rate they try, starting anew each time."""
     short = functools.cache(lambda lr: train(lr, SHORT))
+    longer = functools.cache(lambda lr: train(lr, 2 * SHORT)[1])
 
     def bounded(loss: np.ndarray) -> bool:
         # a mean of so few that it is no smoothed loss; a NaN fails
@@ -288,8 +289,10 @@ def _short_runs(
 
     return {
         "8 updates at each rate": _highest(cell.rates, lambda lr: bounded(short(lr)[1].loss)),
-        "16 updates at each rate": _highest(
-            cell.rates, lambda lr: bounded(train(lr, 2 * SHORT)[1].loss)
+        "16 updates at each rate": _highest(cell.rates, lambda lr: bounded(longer(lr).loss)),
+        "16 updates, alive": _highest(
+            cell.rates,
+            lambda lr: bounded(longer(lr).loss) and longer(lr).state == "stable",
         ),
         "Gauss-Newton times growth": _highest(cell.rates, bears),
     }

@@ -225,10 +225,15 @@ def grid(config: Config, device: str) -> list[tuple[str, Cell]]:
         if k < config.beside_seeds:
             for setting, options in BESIDE.items():
                 found += cells(seed, setting, BESIDE_VARIANTS, **options)
-    # two seeds tell what a candidate predicts; the rest of the time goes into runs
-    few = {1000 * (config.seed + 1) + k for k in range(2)}
+    # few seeds tell what a candidate predicts; the rest of the time goes into runs
+    first = 1000 * (config.seed + 1)
     return [
-        (setting, replace(cell, predict=cell.predict and cell.seed in few))
+        (
+            setting,
+            replace(
+                cell, predict=cell.predict and cell.seed - first < (2 if setting == BASE else 1)
+            ),
+        )
         for setting, cell in found
     ]
 
@@ -402,14 +407,14 @@ def run(
             out / "cells",
             workers=workers,
             engine="serial" if workers == 1 else "joblib",
-            version="2",
+            version="3",
         )
         usable(cells, summary)
         groups = collect([setting for setting, _ in plan], cells, config)
         rates, speeds = rate_candidates(groups), speed_candidates(groups)
         found |= {"groups": groups, "rates": rates, "speeds": speeds}
         claim = claim_checks(groups)
-        summary.checks += claim + prediction_checks(rates, speeds)
+        summary.checks += claim + prediction_checks(rates, speeds, config.seed)
         summary.results |= {
             "variants": [
                 dict(zip(VARIANT_COLUMNS, row, strict=True)) for row in variant_rows(groups)

@@ -3,7 +3,8 @@
 A group is one variant in one setting, with the median over its seeds. The groups of the base
 setting serve to fit one constant for each candidate and to choose one candidate; those of all other
 settings are held out. The candidates are those below. Which of them to try was decided on the base
-setting alone, on networks of two other seeds than those that the study runs.
+setting alone, on networks of two other seeds than those that the study runs; the one exception is
+named in ``ADDED_AFTER_SEED_0``.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ RATE_CANDIDATES = {
     "R at the start": "2 / λmax(R), least over the convolutions",
     "R after 8 updates": "the same after 8 updates at the low rate",
     "Gauss-Newton times growth": (
-        "the highest rate that is below the Gauss-Newton edge of the start times the growth of "
-        "|w|² in 8 updates at that rate, median over the convolutions: the effective rate is "
-        "lr / |w|², as in NLMS"
+        "the rate, found by bisection, up to which it is below the Gauss-Newton edge of the start "
+        "times the growth of |w|² in 8 updates at that rate, median over the convolutions: the "
+        "effective rate is lr / |w|², as in NLMS"
     ),
     "last layer alone": (
         "the highest rate at which the linear layer, trained on the features of the start with "
@@ -73,7 +74,12 @@ RATE_CANDIDATES = {
         "of the first and ln(classes): a short run, cheap and hardly a theory"
     ),
     "16 updates at each rate": "the same with 16 updates, of the 100 that are foretold",
+    "16 updates, alive": (
+        "the same, and the logits still depend on the image; added after a run of seed 0 had shown "
+        "that the one before misses networks that die, and so not judged by that seed"
+    ),
 }
+ADDED_AFTER_SEED_0 = ("16 updates, alive",)
 # these were trained as the network is; of the others the heavy ball's edge is 1 + momentum times
 # that of plain descent
 SEEN_WITH_MOMENTUM = (
@@ -82,6 +88,7 @@ SEEN_WITH_MOMENTUM = (
     "the lesser of the last two",
     "8 updates at each rate",
     "16 updates at each rate",
+    "16 updates, alive",
 )
 SPEED_CANDIDATES = {
     "level 3": (
@@ -230,18 +237,24 @@ def _measured(groups: Groups) -> bool:
     return any("predicted" in r for group in groups.values() for r in group.results.values())
 
 
-def prediction_checks(rates: Sequence[Candidate], speeds: Sequence[Candidate]) -> list[Check]:
-    """Whether what predicts best where it was chosen predicts well where it was not."""
+def prediction_checks(
+    rates: Sequence[Candidate], speeds: Sequence[Candidate], seed: int = 0
+) -> list[Check]:
+    """Whether what predicts best where it was chosen predicts well where it was not.
+
+    What was thought of after a seed's held-out groups had been seen is no choice for that seed.
+    """
     split = (
         "the candidate that ranks best in the base setting has, in the other settings, rank "
         "correlation >= predicted"
     )
     checks = []
-    if rates:
+    choices = [c for c in rates if seed != 0 or c.name not in ADDED_AFTER_SEED_0]
+    if choices:
         checks.append(
             _check(
                 "the highest stable rate is predicted from the start and a few updates",
-                rates,
+                choices,
                 f"{split} and, times one constant fitted in the base setting, a median factor <= "
                 f"tolerance; at least {GOAL_CELLS} groups there",
                 GOAL_FACTOR,

@@ -222,8 +222,9 @@ DRAWN_RATES = (
     "Gauss-Newton, whole net",
     "Gauss-Newton times growth",
     "last layer alone",
-    "the lesser of the last two",
+    "8 updates at each rate",
     "16 updates at each rate",
+    "16 updates, alive",
 )
 DRAWN_SPEEDS = ("level 3", "8 updates, straight on", "1 / smallest eigenvalue of R")
 

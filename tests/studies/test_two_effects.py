@@ -223,6 +223,9 @@ def test_candidates_are_judged_where_they_were_not_fitted():
     # far off but for the order: enough for the speed, not for the rate
     far = dataclasses.replace(found, factor=3.0)
     assert [c.verdict for c in prediction.prediction_checks([far], [far])] == ["fails", "holds"]
+    late = dataclasses.replace(found, name=prediction.ADDED_AFTER_SEED_0[0])
+    assert prediction.prediction_checks([late], []) == []
+    assert prediction.prediction_checks([late], [], seed=1)[0].verdict == "holds"
     unordered = dataclasses.replace(found, spearman_test=0.8)
     assert [c.verdict for c in prediction.prediction_checks([], [unordered])] == ["fails"]
 
