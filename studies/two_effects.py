@@ -168,12 +168,10 @@ PRESETS = {
         "full",
         images=50_000,
         image_size=32,
-        seeds=10,
-        control_seeds=10,
-        beside_seeds=5,
+        control_seeds=3,
         widths=(32, 32, 64, 64, 128, 128),
-        low_steps=2000,
-        rate_steps=500,
+        low_steps=1000,
+        rate_steps=200,
     ),
 }
 
