@@ -53,6 +53,10 @@ CASES: tuple[tuple[str, int, int, int, int, int, int, int, float], ...] = (
     ("64 channels, 16x16, k=1, stride 2", 64, 1, 2, 0, 1, 16, 64, 0.95),
     ("3 channels, 32x32, k=3", 3, 3, 1, 1, 1, 32, 128, 0.95),
     ("96 channels, depthwise, 16x16, k=7", 96, 7, 1, 3, 96, 16, 16, 0.95),
+    # little input, or far less of it than R has entries: what a call costs is in its fixed part
+    ("256 channels, 8x8, k=3, 8 images", 256, 3, 1, 1, 1, 8, 8, 0.95),
+    ("512 channels, 2x2, k=3", 512, 3, 1, 1, 1, 2, 64, 0.95),
+    ("64 channels, 4x4, k=1, 4 images", 64, 1, 1, 0, 1, 4, 4, 0.95),
     ("8 channels, 16x16, k=3, one image", 8, 3, 1, 1, 1, 16, 1, 0.95),
 )
 ROUNDS = 21
