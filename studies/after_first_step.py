@@ -424,7 +424,6 @@ def run(
             grid(config, where.type),
             out / "cells",
             workers=workers,
-            engine="serial" if workers == 1 else "joblib",
             version="1",
         )
         found = Found.of(usable(cells, summary))

@@ -509,7 +509,7 @@ def run(
             product(base, net=list(NETS), seed=list(seeds)),
             folder / "cells",
             workers=workers,
-            engine="serial" if workers == 1 or config.preset == "smoke" else "joblib",
+            engine="serial" if config.preset == "smoke" else None,
             version="1",
         )
         found = Found.of(usable(cells, summary), config)

@@ -211,7 +211,6 @@ def run(
             plan,
             out / "cells",
             workers=workers,
-            engine="serial" if workers == 1 else "joblib",
             version="2",
         )
         rows += [row for cell in usable(cells, summary) for row in cell.result["steps"]]

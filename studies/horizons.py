@@ -594,7 +594,6 @@ def run(
             grid(config, where.type),
             out / "cells",
             workers=workers,
-            engine="serial" if workers == 1 else "joblib",
             version="1",
         )
         found |= collect(usable(cells, summary))

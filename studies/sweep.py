@@ -150,7 +150,7 @@ def run_grid(
     grid: Sequence[Config],
     out: str | Path,
     *,
-    engine: Engine = "joblib",
+    engine: Engine | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     progress: bool = True,
@@ -167,7 +167,8 @@ def run_grid(
         twice is run once.
     out : folder for the results; ``load_grid`` reads it.
     engine : ``joblib``: processes on this machine, by joblib's loky; ``serial``: here, one after
-        the other; ``dask``: on the cluster at ``cluster``, which implies it.
+        the other, the default for one worker; ``dask``: on the cluster at ``cluster``, which
+        implies it.
     workers : of ``joblib``; None for one per processor.
     cluster : address of a Dask scheduler, such as ``tcp://10.0.0.5:8786``. Its workers must be
         able to import the function. They send results back, so no shared disk is needed.
@@ -198,6 +199,8 @@ def run_grid(
         engine = "dask"
     elif engine == "dask":
         raise UserError("the engine dask needs the address of a cluster.")
+    elif engine is None:
+        engine = "serial" if workers == 1 else "joblib"
     if engine not in ("joblib", "serial", "dask"):
         raise UserError(f"unknown engine {engine!r}: choose joblib, serial or dask.")
     tasks = _tasks(function, grid, version, keywords)

@@ -404,7 +404,6 @@ def run(
             [cell for _, cell in plan],
             out / "cells",
             workers=workers,
-            engine="serial" if workers == 1 else "joblib",
             version="3",
         )
         usable(cells, summary)
