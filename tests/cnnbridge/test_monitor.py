@@ -345,6 +345,20 @@ def test_default_cadence_keeps_to_its_share(monkeypatch):
     assert "readings of 2 layers in 200 steps, 3 s each" in monitor.report()
 
 
+def test_layers_carry_a_hook_for_steps_that_are_due_only():
+    model = Net()
+    x, _ = batch()
+    with Monitor(model, every=2, quiet=True) as monitor:
+        for due in (True, False, True):
+            assert monitor.due is due
+            hooks = [len(m._forward_pre_hooks) for m in model.modules()]
+            assert sum(hooks) == (2 if due else 0)
+            model(x)
+            monitor.step()
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert [r.step for r in monitor.history] == [0, 0, 2, 2]
+
+
 def test_the_overhead_is_its_own_time(capsys):
     model = Net()
     with Monitor(model, every=1) as monitor:
