@@ -328,31 +328,33 @@ def krylov_path(
     limit = min(steps, P)
     vectors = seed.new_empty((limit, P))
     vectors[0] = seed / norm
-    alpha, beta = np.zeros(limit), np.zeros(limit)
+    # they stay on the device until a look at them is due
+    alphas, betas = seed.new_zeros((2, limit))
     for m in range(limit):
         v = product(vectors[m])
-        alpha[m] = float(v @ vectors[m])
+        alphas[m] = v @ vectors[m]
         # twice is enough (Parlett): the recurrence alone loses orthogonality as it converges
         for _ in range(2):
             v = v - vectors[: m + 1].T @ (vectors[: m + 1] @ v)
-        beta[m] = float(torch.linalg.vector_norm(v))
-        scale = np.abs(alpha[: m + 1]).max() + beta[: m + 1].max()
-        closed = beta[m] <= 1e2 * np.finfo(float).eps * scale
-        last = m + 1 == limit or closed
+        betas[m] = torch.linalg.vector_norm(v)
+        last = m + 1 == limit
         if last or (m + 1) % KRYLOV_STRIDE == 0:
-            theta, S = np.linalg.eigh(
-                np.diag(alpha[: m + 1]) + np.diag(beta[:m], 1) + np.diag(beta[:m], -1)
-            )
-            modes = heavy_ball(
-                np.zeros(m + 1), theta + weight_decay, -norm * S[0], lr, momentum, steps
-            )
+            alpha, beta = torch.stack([alphas[: m + 1], betas[: m + 1]]).cpu().numpy()
+            # a space that closed on the way is all there is; what came after it is rounding
+            scale = np.maximum.accumulate(np.abs(alpha)) + np.maximum.accumulate(beta)
+            small = beta <= 1e2 * np.finfo(float).eps * scale
+            closed = bool(small.any())
+            K = int(np.argmax(small)) + 1 if closed else m + 1
+            off = beta[: K - 1]
+            theta, S = np.linalg.eigh(np.diag(alpha[:K]) + np.diag(off, 1) + np.diag(off, -1))
+            modes = heavy_ball(np.zeros(K), theta + weight_decay, -norm * S[0], lr, momentum, steps)
             left_out = 0.0
             if not closed and m + 1 < min(steps, P):
                 with np.errstate(over="ignore", invalid="ignore"):
                     missed = lr * beta[m] * np.abs(modes[:-1] @ S[-1]).sum() / (1 - momentum)
                     left_out = float(missed / np.linalg.norm(modes, axis=1).max())
-            if last or left_out < KRYLOV_TOLERANCE:
-                ritz = torch.as_tensor(S.T, device=seed.device) @ vectors[: m + 1]
+            if last or closed or left_out < KRYLOV_TOLERANCE:
+                ritz = torch.as_tensor(S.T, device=seed.device) @ vectors[:K]
                 return theta, ritz, modes, left_out
-        vectors[m + 1] = v / beta[m]
+        vectors[m + 1] = v / betas[m]
     raise AssertionError("unreachable: the loop returns at its last step")

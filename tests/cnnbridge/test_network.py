@@ -14,7 +14,7 @@ from cnnbridge import (
     predict_layer,
     predict_network,
 )
-from cnnbridge._objective import quadratic_path
+from cnnbridge._objective import krylov_path, quadratic_path
 
 SGD = [(0.0, 0.0), (0.9, 0.0), (0.8, 0.05)]
 
@@ -385,3 +385,21 @@ def test_no_product_is_spent_on_what_has_not_moved(last):
     assert all(v.any() for v in asked)
     torch.testing.assert_close(path, torch.stack([zero, -0.1 * g, -0.18 * g]))
     torch.testing.assert_close(change, (path @ g + (path**2).sum(dim=1))[: 2 + last])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_krylov_space_that_closes_is_cut_where_it_closed(exact):
+    """Three different curvatures need three products; the look at them comes later."""
+    curvature = torch.tensor([0.0, 1.0, 4.0] * 7, dtype=torch.float64)
+    seed = torch.ones(21, dtype=torch.float64)
+    if exact:  # closed without rounding: all of it along one eigenvector
+        seed = (curvature == 4.0).double()
+    settings = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.0, "steps": 40}
+    theta, vectors, modes, left_out = krylov_path(lambda v: curvature * v, seed, **settings)
+    np.testing.assert_allclose(theta, [4.0] if exact else [0.0, 1.0, 4.0], atol=1e-12)
+    zero = torch.zeros_like(seed)
+    path, _, _ = quadratic_path(
+        lambda v: curvature * v, seed, **settings, start=zero, velocity=zero, last=True
+    )
+    np.testing.assert_allclose(modes @ vectors.numpy(), path.numpy(), atol=1e-12)
+    assert left_out == 0
