@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from studies import conv_modes
+from studies import conv_modes, conv_modes_figures
 from studies.cli import app
 from tests.studies.test_report import assert_self_contained
 
@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
 def test_everything_is_there(finished):
     out, result = finished
     names = {path.name for path in out.iterdir()}
-    figures = {f"{name}.{kind}" for name in conv_modes.FIGURES for kind in ("png", "svg")}
+    figures = {f"{name}.{kind}" for name in conv_modes_figures.FIGURES for kind in ("png", "svg")}
     layers = {f"conv{i}.npz" for i in (1, 2, 3)}
     assert names == figures | layers | {"summary.json", "report.html", "tables"}
     assert "observed edge" in result.stdout
@@ -84,7 +84,7 @@ def test_report_of_a_run(finished):
     out, _ = finished
     page = (out / "report.html").read_text()
     assert_self_contained(page)
-    assert page.count("<img") == len(conv_modes.FIGURES)
+    assert page.count("<img") == len(conv_modes_figures.FIGURES)
     assert "naturalmodes run conv-modes --preset tiny" in page
     assert "conv3: edge of stability, momentum 0.9" in page
 
