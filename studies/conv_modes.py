@@ -95,7 +95,9 @@ class Config:
 
 
 PRESETS = {
-    "smoke": Config("smoke", images=2000, epochs=3, batch_size=16, width=4, layer_images=16),
+    "smoke": Config(
+        "smoke", images=1000, epochs=3, batch_size=16, width=4, layer_images=8, steps=300
+    ),
     "laptop": Config("laptop"),
     "full": Config("full", images=50_000, epochs=10, width=32, layer_images=512, threads=0),
 }
