@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from studies import STUDIES, figures, predictors, report, results
 from studies.models import POSITIONS, PlainVGG, Position, draw_weights
 from studies.normalized_runs import image_tensors
 from studies.results import Answer, Check, Summary
-from studies.running import pick, running
+from studies.running import pick, running, usable
+from studies.sweep import run_grid
 from studies.training import choose_device, reproducible, run_sgd
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "Config", "Site", "configure", "run", "study_site"]
@@ -201,19 +202,55 @@ def raw_inputs(model: PlainVGG, images: torch.Tensor) -> list[tuple[nn.Conv2d, t
     return found
 
 
-def follow(
-    config: Config, variant: str, position: Position, seed: int, device: torch.device
-) -> tuple[list[Site], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Cell:
+    """One network.
+
+    Attributes
+    ----------
+    variant : of the normalization that it is trained with.
+    position : of the normalization.
+    seed : of the weights and of the order of the images.
+    config : of the study.
+    device : ``cpu`` or ``cuda``.
+    """
+
+    variant: str
+    position: Position
+    seed: int
+    config: Config
+    device: str = "cpu"
+
+
+def grid(config: Config, device: str) -> list[Cell]:
+    """Every cell of the study."""
+    return [
+        Cell(variant, position, 1000 * (config.seed + 1) + k, config, device)
+        for k in range(config.seeds)
+        for variant in ("none", "full")
+        for position in POSITIONS
+    ]
+
+
+def measure(cell: Cell) -> dict[str, Any]:
     """One network through its checkpoints: sites in position pre, and the ends of R as they are.
 
     In position post a ReLU stands between normalization and convolution, no congruence leads from
     one to the other, and R is only measured.
     """
+    with reproducible(cell.config.seed, threads=1):
+        sites, ends = _follow(cell)
+    return {"sites": [asdict(site) for site in sites], "ends": ends}
+
+
+def _follow(cell: Cell) -> tuple[list[Site], list[dict[str, Any]]]:
+    config, variant, position, seed = cell.config, cell.variant, cell.position, cell.seed
     images, labels, classes = image_tensors(
         config.data, config.data_root, config.seed, config.images, config.image_size
     )
-    images, labels = images.to(device), labels.to(device)
-    model = PlainVGG(images.shape[1], classes, config.widths, variant, position).to(device).train()
+    images, labels = images.to(cell.device), labels.to(cell.device)
+    model = PlainVGG(images.shape[1], classes, config.widths, variant, position)
+    model.to(cell.device).train()
     draw_weights(model, "spread", seed)
     sites, ends = [], []
     done = 0
@@ -503,8 +540,9 @@ def run(
     *,
     device: str = "auto",
     command: str | None = None,
+    workers: int | None = None,
 ) -> Summary:
-    """Run the study and leave its results in a folder.
+    """Run the study and leave its results in a folder; a repeated run skips what is there.
 
     Parameters
     ----------
@@ -512,6 +550,7 @@ def run(
     out : folder for the results; made if need be.
     device : ``auto``, ``cpu`` or ``cuda``.
     command : what to print as the command that repeats the run.
+    workers : processes; one for each processor by default.
 
     Returns
     -------
@@ -530,19 +569,17 @@ def run(
     def finish(summary: Summary) -> None:
         write_report(out, summary, sites, ends)
 
-    with (
-        reproducible(config.seed, threads=1),
-        running(
-            "spectra", config, out, device=where, command=command, answer=answer, finish=finish
-        ) as (summary, save),
-    ):
-        for k in range(config.seeds):
-            for variant in ("none", "full"):
-                for position in POSITIONS:
-                    found = follow(config, variant, position, 1000 * (config.seed + 1) + k, where)
-                    sites += found[0]
-                    ends += found[1]
-                    save()
+    with running(
+        "spectra", config, out, device=where, command=command, answer=answer, finish=finish
+    ) as (summary, save):
+        # what is wrong with the data is said once and at once, not by every cell
+        image_tensors(config.data, config.data_root, config.seed, config.images, config.image_size)
+        cells = run_grid(
+            measure, grid(config, where.type), out / "cells", workers=workers, version="1"
+        )
+        for cell in usable(cells, summary):
+            sites += [Site(**site) for site in cell.result["sites"]]
+            ends += cell.result["ends"]
         summary.checks += checks_of(sites)
         summary.results |= {
             "sites": [dict(zip(NAMES, row, strict=True)) for row in site_rows(sites)],

@@ -28,7 +28,7 @@ TINY = spectra.Config(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny")
-    return out, spectra.run(TINY, out, device="cpu")
+    return out, spectra.run(TINY, out, device="cpu", workers=1)
 
 
 def test_everything_is_there(finished):
@@ -42,6 +42,18 @@ def test_everything_is_there(finished):
     # two networks at two checkpoints; each of them in two positions
     assert len(written["results"]["sites"]) == 4
     assert len(written["results"]["networks"]) == 8
+
+
+def test_a_repeated_run_measures_nothing_again(finished, monkeypatch):
+    out, summary = finished
+
+    def refuse(cell):
+        raise AssertionError(cell)
+
+    monkeypatch.setattr(spectra, "_follow", refuse)
+    again = spectra.run(TINY, out, device="cpu", workers=1)
+    assert again.status == "complete"
+    assert again.results == summary.results
 
 
 def test_theorems_hold(finished):
