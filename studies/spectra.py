@@ -575,7 +575,13 @@ def run(
         # what is wrong with the data is said once and at once, not by every cell
         image_tensors(config.data, config.data_root, config.seed, config.images, config.image_size)
         cells = run_grid(
-            measure, grid(config, where.type), out / "cells", workers=workers, version="1"
+            measure,
+            grid(config, where.type),
+            out / "cells",
+            workers=workers,
+            # processes take longer to start than so little takes
+            engine="serial" if config.preset == "smoke" else None,
+            version="1",
         )
         for cell in usable(cells, summary):
             sites += [Site(**site) for site in cell.result["sites"]]
