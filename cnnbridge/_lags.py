@@ -224,6 +224,8 @@ TILE, DEVICE_TILE = 128, 512
 # its last digit. Over so many terms that stays below 1e-5 of the sum, and spans are added apart.
 SPAN = 2048
 HALVES = (torch.float16, torch.bfloat16)
+# whether torch's products of halves can be had in float32
+WIDER_OUTPUT = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8)
 # Of rows that are multiplied with all lags before the next.
 BLOCK_BYTES = 2**20
 # From this many channels on, R is put together block by block
@@ -506,7 +508,7 @@ def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _times_halves(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """A batch of products in float32. The product of two halves has no more digits than that."""
-    if a.is_cuda and tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8):
+    if a.is_cuda and WIDER_OUTPUT:
         return torch.bmm(a, b, out_dtype=torch.float32)
     return torch.bmm(a.float(), b.float())
 

@@ -149,14 +149,12 @@ def _case(
         if label.endswith("float()") and dtype == torch.float32:
             continue
         try:
-            row["contestants"][label] = _measured(one, x, conv, exact) | {
-                "operations": 2 * L * L * patches
-            }
+            got = _measured(one, x, conv, exact)
         except torch.OutOfMemoryError:
             row["contestants"][label] = None
-    for got in row["contestants"].values():
-        if got is not None:
-            got["fraction_of_matmul_rate"] = got.pop("operations") / got["seconds"] / rate
+        else:
+            got["fraction_of_matmul_rate"] = 2 * L * L * patches / got["seconds"] / rate
+            row["contestants"][label] = got
     return row
 
 

@@ -45,8 +45,7 @@ from studies.nlms_twin import effective_weights, nlms_twin
 from studies.normalized_runs import geometric_rates, image_tensors
 from studies.predictors import highest_on_grid
 from studies.results import Answer, Summary
-from studies.running import pick, running, usable
-from studies.sweep import run_grid
+from studies.running import measured, pick, running
 from studies.training import SgdRun, batch_order, choose_device, run_sgd
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "Cell", "Config", "configure", "measure", "run"]
@@ -419,14 +418,9 @@ def run(
         "after-first-step", config, out, device=where, command=command, answer=answer, finish=finish
     ) as (summary, save):
         _images(config)  # what is wrong with the data is said once, not by every cell
-        cells = run_grid(
-            measure,
-            grid(config, where.type),
-            out / "cells",
-            workers=workers,
-            version="1",
-        )
-        found = Found.of(usable(cells, summary))
+        plan = grid(config, where.type)
+        cells = measured(measure, plan, out, summary, workers=workers, version="1")
+        found = Found.of(cells)
         judged = {name: checks(found, config) for name, checks in READINGS}
         beside = beside_checks(found, config)
         readings = {

@@ -247,11 +247,4 @@ def print_results(summary: Summary, found: Found, config: Config, out: Path) -> 
         if rows:
             print()
             print(report.table(columns, rows))
-    print()
-    for check in summary.checks:
-        print(f"{check.verdict.upper():<12}  {check.name}: {report.number(check.observed, 3)}")
-    for problem in summary.problems:
-        print(f"PROBLEM: {problem}")
-    if summary.answer is not None:
-        print(f"{summary.answer.verdict.capitalize()}. {summary.answer.reason}")
-    print(f"Report: {out / 'report.html'}")
+    report.print_verdicts(summary, out)

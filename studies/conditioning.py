@@ -28,9 +28,9 @@ from studies.models import PlainVGG, Position, conv_layers, draw_weights
 from studies.normalized_runs import image_tensors
 from studies.predictors import gauss_newton_edge
 from studies.results import Check, Summary, Verdict
-from studies.running import pick, usable
+from studies.running import measured, pick
 from studies.single_run import Findings, Table, single_run
-from studies.sweep import product, run_grid
+from studies.sweep import product
 from studies.training import run_sgd
 
 __all__ = [
@@ -504,15 +504,16 @@ def run(
         base = Cell("none", 0, config, where.type)
         # what is wrong with the data is said once, not by every cell
         image_tensors(config.data, config.data_root, config.seed, config.images, config.image_size)
-        cells = run_grid(
+        cells = measured(
             measure,
             product(base, net=list(NETS), seed=list(seeds)),
-            folder / "cells",
+            folder,
+            summary,
             workers=workers,
-            engine="serial" if config.preset == "smoke" else None,
             version="1",
+            serial=config.preset == "smoke",
         )
-        found = Found.of(usable(cells, summary), config)
+        found = Found.of(cells, config)
         checks = checks_of(found)
         about = (
             "Condition numbers, largest over median eigenvalue, and the largest eigenvalue of the "

@@ -19,8 +19,7 @@ from studies.models import POSITIONS, PlainVGG, Position, draw_weights
 from studies.nlms_steps import STEP_COLUMNS, TOLERANCE, compare, equality, step_rows
 from studies.normalized_runs import image_tensors
 from studies.results import Answer, Check, Summary
-from studies.running import pick, running, usable
-from studies.sweep import run_grid
+from studies.running import measured, pick, running
 from studies.training import choose_device
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "Cell", "Config", "configure", "measure", "run"]
@@ -203,17 +202,11 @@ def run(
     with running(
         "first-step", config, out, device=where, command=command, answer=answer, finish=finish
     ) as (summary, save):
-        plan = grid(config, where.type)
         # what is wrong with the data is said once, not by every cell
         image_tensors(config.data, config.data_root, config.seed, config.images, config.image_size)
-        cells = run_grid(
-            measure,
-            plan,
-            out / "cells",
-            workers=workers,
-            version="2",
-        )
-        rows += [row for cell in usable(cells, summary) for row in cell.result["steps"]]
+        plan = grid(config, where.type)
+        cells = measured(measure, plan, out, summary, workers=workers, version="2")
+        rows += [row for cell in cells for row in cell.result["steps"]]
         summary.checks += equality_checks(rows)
         summary.results["steps"] = [
             dict(zip(STEP_COLUMNS, row, strict=True)) for row in step_rows(rows)
@@ -234,12 +227,7 @@ def run(
     print()
     if rows:
         print(report.table(STEP_COLUMNS, step_rows(rows)))
-        print()
-    for check in summary.checks:
-        print(f"{check.verdict.upper():<12}  {check.name}: {report.number(check.observed, 3)}")
-    for problem in summary.problems:
-        print(f"PROBLEM: {problem}")
-    print(f"Report: {out / 'report.html'}")
+    report.print_verdicts(summary, out)
     return summary
 
 

@@ -28,8 +28,7 @@ from studies.models import SmallCNN
 from studies.normalized_runs import image_tensors
 from studies.paired import Interval
 from studies.results import Answer, Check, Summary
-from studies.running import pick, running, usable
-from studies.sweep import run_grid
+from studies.running import measured, pick, running
 from studies.training import choose_device, reproducible, train_below
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "Cell", "Config", "configure", "measure", "run"]
@@ -589,14 +588,9 @@ def run(
         _images(config)  # what is wrong with the data is said once, not by every cell
         if workers is None and where.type == "cuda":
             workers = GPU_WORKERS
-        cells = run_grid(
-            measure,
-            grid(config, where.type),
-            out / "cells",
-            workers=workers,
-            version="1",
-        )
-        found |= collect(usable(cells, summary))
+        plan = grid(config, where.type)
+        cells = measured(measure, plan, out, summary, workers=workers, version="1")
+        found |= collect(cells)
         summary.checks += checks_of(found)
         summary.results |= {
             "widths": [dict(zip(WIDTH_COLUMNS, row, strict=True)) for row in width_rows(found)],
@@ -608,9 +602,7 @@ def run(
             verdict=results.worst(check.verdict for check in summary.checks),
             reason=f"{summary.count('holds')} of {len(summary.checks)} checks hold, "
             f"{summary.count('fails')} fail.",
-            numbers=[
-                (c.name, f"{report.number(c.observed, 3)} {c.unit}".strip()) for c in summary.checks
-            ],
+            numbers=report.numbers(summary.checks),
             figure="horizons.png" if found else None,
             caption=caption,
             alt=alt,
@@ -659,12 +651,4 @@ def print_results(summary: Summary, found: Found, out: Path) -> None:
         if rows:
             print()
             print(report.table(columns, rows))
-    print()
-    for check in summary.checks:
-        print(
-            f"{check.verdict.upper():<12}  {check.name}: {report.number(check.observed, 3)}"
-            + (f"; {check.note}" if check.note else "")
-        )
-    for problem in summary.problems:
-        print(f"PROBLEM: {problem}")
-    print(f"Report: {out / 'report.html'}")
+    report.print_verdicts(summary, out)

@@ -27,8 +27,7 @@ from studies.in_network_runs import Cell, level_name, measure
 from studies.normalized_runs import image_tensors
 from studies.paired import Interval
 from studies.results import Answer, Check, Summary
-from studies.running import pick, running, usable
-from studies.sweep import run_grid
+from studies.running import measured, pick, running
 from studies.training import choose_device
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "Config", "Group", "configure", "run"]
@@ -667,14 +666,9 @@ def run(
     ) as (summary, save):
         # what is wrong with the data is said once and at once, not by every cell
         image_tensors(config.data, config.data_root, config.seed, config.images, config.image_size)
-        cells = run_grid(
-            measure,
-            grid(config, where.type),
-            out / "cells",
-            workers=workers,
-            version="1",
-        )
-        groups = collect(usable(cells, summary))
+        plan = grid(config, where.type)
+        cells = measured(measure, plan, out, summary, workers=workers, version="1")
+        groups = collect(cells)
         claim = claim_checks(groups)
         summary.checks += claim + adding_up(groups)
         summary.results |= {
@@ -709,19 +703,13 @@ def run(
 
 
 def _answer(answer: Answer, claim: Sequence[Check], groups: Groups) -> Answer:
-    counts = {v: sum(c.verdict == v for c in claim) for v in ("holds", "fails", "inconclusive")}
     failing = [check.name for check in claim if check.verdict == "fails"]
     words = f" Failing: {'; '.join(failing)}." if failing else ""
     return replace(
         answer,
         verdict=results.worst(check.verdict for check in claim),
-        reason=(
-            f"{counts['holds']} of {len(claim)} checks hold, {counts['fails']} fail and "
-            f"{counts['inconclusive']} are inconclusive.{words}"
-        ),
-        numbers=[
-            (check.name, f"{report.number(check.observed, 3)} {check.unit}") for check in claim
-        ],
+        reason=f"{results.tally(claim)}.{words}",
+        numbers=report.numbers(claim),
         figure="errors.png" if groups else None,
         caption=drawing.FIGURES["errors"][0],
         alt=drawing.FIGURES["errors"][1],
@@ -812,11 +800,4 @@ def print_results(summary: Summary, groups: Groups, out: Path) -> None:
         print(report.table(MODE_COLUMNS, mode_rows(group)))
         if audit_rows(group):
             print(report.table(audit_columns(group), audit_rows(group)))
-    print()
-    for check in summary.checks:
-        print(f"{check.verdict.upper():<12}  {check.name}: {check.note}")
-    if summary.answer is not None:
-        print(f"Claim: {summary.answer.verdict}. {summary.answer.reason}")
-    for problem in summary.problems:
-        print(f"PROBLEM: {problem}")
-    print(f"Report: {out / 'report.html'}")
+    report.print_verdicts(summary, out)

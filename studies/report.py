@@ -20,7 +20,17 @@ import jinja2
 
 from studies.results import Answer, Check, Summary, Verdict, flat, write_atomically, write_csv
 
-__all__ = ["Picture", "Section", "answer_sections", "number", "table", "write", "write_page"]
+__all__ = [
+    "Picture",
+    "Section",
+    "answer_sections",
+    "number",
+    "numbers",
+    "print_verdicts",
+    "table",
+    "write",
+    "write_page",
+]
 
 SMOKE = (
     "Preset smoke: this run is a regression check of the code. It is too small for its verdicts "
@@ -212,6 +222,24 @@ def number(value: float | None, digits: int = 4) -> str:
     if abs(value) >= 10**digits:
         return f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
     return f"{value:.{digits}g}" if abs(value) >= 1e-3 else f"{value:.2e}"
+
+
+def numbers(checks: Sequence[Check], digits: int = 3) -> list[tuple[str, str]]:
+    """What was observed in each check, with its unit, as an answer quotes it."""
+    return [(c.name, f"{number(c.observed, digits)} {c.unit}".strip()) for c in checks]
+
+
+def print_verdicts(summary: Summary, out: Path) -> None:
+    """For the terminal: every check, the answer, what went wrong, and where the report is."""
+    print()
+    for check in summary.checks:
+        note = f"; {check.note}" if check.note else ""
+        print(f"{check.verdict.upper():<12}  {check.name}: {number(check.observed, 3)}{note}")
+    if summary.answer is not None:
+        print(f"Verdict: {summary.answer.verdict}. {summary.answer.reason}")
+    for problem in summary.problems:
+        print(f"PROBLEM: {problem}")
+    print(f"Report: {out / 'report.html'}")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

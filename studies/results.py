@@ -33,6 +33,7 @@ __all__ = [
     "inconclusive",
     "machine",
     "output_folder",
+    "tally",
     "versions",
     "within",
     "worst",
@@ -154,6 +155,15 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     if "fails" in found:
         return "fails"
     return "holds" if found == {"holds"} else "inconclusive"
+
+
+def tally(checks: Sequence[Check]) -> str:
+    """How many checks came out which way, in words."""
+    holds, fails, open_ = (
+        sum(check.verdict == verdict for check in checks)
+        for verdict in ("holds", "fails", "inconclusive")
+    )
+    return f"{holds} of {len(checks)} checks hold, {fails} fail and {open_} are inconclusive"
 
 
 @dataclass

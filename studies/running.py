@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import torch
 from studies import results
 from studies.errors import UserError
 from studies.results import Answer, Summary
-from studies.sweep import Cell
+from studies.sweep import Cell, run_grid
 
-__all__ = ["device_name", "pick", "running", "usable"]
+__all__ = ["device_name", "measured", "pick", "running", "usable"]
 
 
 @contextlib.contextmanager
@@ -100,3 +100,33 @@ def usable(cells: list[Cell], summary: Summary) -> list[Cell]:
             f"{len(failed)} of {len(cells)} cells failed, the first with {failed[0].error}."
         )
     return [cell for cell in cells if cell.error is None]
+
+
+def measured(
+    function: Callable[[Any], Any],
+    grid: Sequence[Any],
+    out: Path,
+    summary: Summary,
+    *,
+    workers: int | None,
+    version: str,
+    serial: bool = False,
+) -> list[Cell]:
+    """A study's grid, run into its folder: ``run_grid``, and of that what is ``usable``.
+
+    Parameters
+    ----------
+    function, grid, workers, version : as in ``run_grid``.
+    out : of the study.
+    summary : to put failures on record.
+    serial : in this process, for so little that processes take longer to start.
+    """
+    cells = run_grid(
+        function,
+        grid,
+        out / "cells",
+        workers=workers,
+        engine="serial" if serial else None,
+        version=version,
+    )
+    return usable(cells, summary)

@@ -109,9 +109,7 @@ def single_run(
             answer,
             verdict=found.verdict,
             reason=f"{summary.count('holds')} of {len(found.checks)} checks hold.",
-            numbers=[
-                (c.name, f"{report.number(c.observed, 3)} {c.unit}".strip()) for c in found.checks
-            ],
+            numbers=report.numbers(found.checks),
             figure=found.picture.path.name,
             caption=found.picture.caption,
             alt=found.picture.alt,
@@ -121,10 +119,5 @@ def single_run(
     for table in found.tables:
         print()
         print(report.table(table.columns, table.rows))
-    print()
-    for check in summary.checks:
-        print(f"{check.verdict.upper():<12}  {check.name}: {report.number(check.observed, 3)}")
-    for problem in summary.problems:
-        print(f"PROBLEM: {problem}")
-    print(f"Report: {out / 'report.html'}")
+    report.print_verdicts(summary, out)
     return summary

@@ -28,8 +28,7 @@ from studies import STUDIES, figures, predictors, report, results
 from studies.models import POSITIONS, PlainVGG, Position, draw_weights
 from studies.normalized_runs import image_tensors
 from studies.results import Answer, Check, Summary
-from studies.running import pick, running, usable
-from studies.sweep import run_grid
+from studies.running import measured, pick, running
 from studies.training import choose_device, reproducible, run_sgd
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "Config", "Site", "configure", "run", "study_site"]
@@ -574,16 +573,10 @@ def run(
     ) as (summary, save):
         # what is wrong with the data is said once and at once, not by every cell
         image_tensors(config.data, config.data_root, config.seed, config.images, config.image_size)
-        cells = run_grid(
-            measure,
-            grid(config, where.type),
-            out / "cells",
-            workers=workers,
-            # processes take longer to start than so little takes
-            engine="serial" if config.preset == "smoke" else None,
-            version="1",
-        )
-        for cell in usable(cells, summary):
+        plan, smoke = grid(config, where.type), config.preset == "smoke"
+        for cell in measured(
+            measure, plan, out, summary, workers=workers, version="1", serial=smoke
+        ):
             sites += [Site(**site) for site in cell.result["sites"]]
             ends += cell.result["ends"]
         summary.checks += checks_of(sites)
@@ -598,10 +591,7 @@ def run(
                 f"{summary.count('holds')} of {len(summary.checks)} checks hold "
                 f"over {len(sites)} sites."
             ),
-            numbers=[
-                (check.name, f"{report.number(check.observed, 3)} {check.unit}")
-                for check in summary.checks
-            ],
+            numbers=report.numbers(summary.checks),
             figure="spectra.png",
             caption=FIGURES["spectra"][0],
             alt=FIGURES["spectra"][1],
@@ -612,10 +602,7 @@ def run(
     print(report.table(COLUMNS, site_rows(sites)))
     print()
     print(report.table(END_COLUMNS, end_rows(ends)))
-    print()
-    for check in summary.checks:
-        print(f"{check.verdict.upper():<12}  {check.name}: {report.number(check.observed, 3)}")
-    print(f"Report: {out / 'report.html'}")
+    report.print_verdicts(summary, out)
     return summary
 
 

@@ -24,8 +24,7 @@ import numpy as np
 
 from studies import paired, report, results
 from studies import two_effects_figures as drawing
-from studies.data import load
-from studies.normalized_runs import Cell, geometric_rates, measure
+from studies.normalized_runs import Cell, geometric_rates, image_tensors, measure
 from studies.paired import Interval
 from studies.results import Answer, Check, Summary
 from studies.running import pick, running, usable
@@ -391,13 +390,7 @@ def run(
         finish=finish,
     ) as (summary, save):
         # what is wrong with the data is said once and at once, not by every cell
-        load(
-            config.data,
-            config.data_root,
-            limit=config.images,
-            image_size=config.image_size,
-            seed=config.seed,
-        )
+        image_tensors(config.data, config.data_root, config.seed, config.images, config.image_size)
         plan = grid(config, where.type)
         cells = run_grid(
             measure,
@@ -430,19 +423,12 @@ def _answer(
     answer: Answer, claim: Sequence[Check], groups: Groups, rates: Sequence[Candidate]
 ) -> Answer:
     verdict = results.worst(check.verdict for check in claim)
-    counts = {v: sum(c.verdict == v for c in claim) for v in ("holds", "fails", "inconclusive")}
     caption, alt = drawing.FIGURES["effects"][1:]
     return replace(
         answer,
         verdict=verdict,
-        reason=(
-            f"{counts['holds']} of {len(claim)} checks hold, {counts['fails']} fail and "
-            f"{counts['inconclusive']} are inconclusive with "
-            f"{len(both(groups, 'amplify', 'none')[2])} seeds."
-        ),
-        numbers=[
-            (check.name, f"{report.number(check.observed, 3)} {check.unit}") for check in claim
-        ],
+        reason=f"{results.tally(claim)} with {len(both(groups, 'amplify', 'none')[2])} seeds.",
+        numbers=report.numbers(claim),
         figure="effects.png",
         caption=caption,
         alt=alt,

@@ -328,11 +328,4 @@ def print_results(
         if candidates:
             print()
             print(report.table(CANDIDATE_COLUMNS, candidate_rows(candidates)))
-    print()
-    for check in summary.checks:
-        print(f"{check.verdict.upper():<12}  {check.name}: {check.note}")
-    if summary.answer is not None:
-        print(f"Claim: {summary.answer.verdict}. {summary.answer.reason}")
-    for problem in summary.problems:
-        print(f"PROBLEM: {problem}")
-    print(f"Report: {out / 'report.html'}")
+    report.print_verdicts(summary, out)

@@ -6,8 +6,17 @@ from html.parser import HTMLParser
 import pytest
 
 from studies import figures
-from studies.report import Picture, Section, anchors, number, table, write
-from studies.results import Answer, Summary, at_most, inconclusive
+from studies.report import (
+    Picture,
+    Section,
+    anchors,
+    number,
+    numbers,
+    print_verdicts,
+    table,
+    write,
+)
+from studies.results import Answer, Summary, at_most, inconclusive, tally
 from tests.studies.browser import look
 
 
@@ -152,3 +161,34 @@ def test_numbers():
 def test_terminal_table():
     text = table(["layer", "L"], [["conv1", "9"], ["c", "10"]])
     assert text.splitlines() == ["layer   L", "-----  --", "conv1   9", "c      10"]
+
+
+def test_the_verdicts_for_the_terminal(tmp_path, capsys):
+    checks = [
+        at_most("error", 0.25, 0.5, unit="of the step", note="over 3 layers"),
+        at_most("ratio", 2.0, 1.0, unit=""),
+    ]
+    assert tally(checks) == "1 of 2 checks hold, 1 fail and 0 are inconclusive"
+    assert numbers(checks) == [("error", "0.25 of the step"), ("ratio", "2")]
+    summary = Summary(
+        study="s",
+        config={},
+        seed=0,
+        device="cpu",
+        command="c",
+        versions={},
+        machine={},
+        commit=None,
+        checks=checks,
+        problems=["one cell failed."],
+        answer=Answer("", "", "fails", "One check fails."),
+    )
+    print_verdicts(summary, tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "HOLDS         error: 0.25; over 3 layers",
+        "FAILS         ratio: 2",
+        "Verdict: fails. One check fails.",
+        "PROBLEM: one cell failed.",
+        f"Report: {tmp_path / 'report.html'}",
+    ]
