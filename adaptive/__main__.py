@@ -24,7 +24,7 @@ import numpy as np
 import scipy
 
 import adaptive
-from adaptive._checks import Array
+from adaptive.checks import Array
 from adaptive.ensemble import ALGORITHMS
 from adaptive.regressors import Regressors
 from adaptive.results import Ensemble, LearningCurve

@@ -19,7 +19,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from adaptive._checks import Array
+from adaptive.checks import Array
 
 KEEPS_NAN = {"reassoc", "contract", "arcp", "nsz"}
 

@@ -10,8 +10,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.ensemble import ALGORITHMS
 from adaptive.regressors import Regressors, regressors
 from adaptive.results import LearningCurve

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, _kernels, streaming
-from adaptive._checks import Array
+from adaptive import _kernels, streaming
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.regressors import Regressors
 from adaptive.results import Ensemble
 from adaptive.signals import Scenario

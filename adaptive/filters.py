@@ -12,8 +12,9 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, _kernels, streaming
-from adaptive._checks import Array
+from adaptive import _kernels, streaming
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.results import FilterRun
 from adaptive.streaming import AdaptiveFilter, Record, StepSize
 

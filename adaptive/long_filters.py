@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from adaptive import _kernels
-from adaptive._checks import Array
+from adaptive.checks import Array
 from adaptive.regressors import Regressors
 
 SHORTEST = 2048  # taps from which this is faster than the direct kernel

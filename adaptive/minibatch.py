@@ -24,8 +24,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.modes import NaturalModes, natural_modes
 from adaptive.results import LearningCurve
 from adaptive.theory import initial_error, mean_weights, misadjustment

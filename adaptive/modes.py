@@ -8,8 +8,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 
 
 @dataclass(frozen=True)

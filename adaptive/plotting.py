@@ -16,8 +16,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.edge import StabilityMap
 from adaptive.modes import NaturalModes, natural_modes
 from adaptive.results import Ensemble, LearningCurve

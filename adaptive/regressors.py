@@ -17,8 +17,9 @@ import scipy
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, _kernels
-from adaptive._checks import Array
+from adaptive import _kernels
+from adaptive import checks as _checks
+from adaptive.checks import Array
 
 
 @dataclass(frozen=True)

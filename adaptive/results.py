@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.regressors import Regressors
 from adaptive.signals import Distribution, Input, Process, delay_line, distribution, unit_noise
 from adaptive.wiener import WienerProblem

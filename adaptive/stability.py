@@ -9,9 +9,9 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
-from adaptive._checks import Array
-from adaptive._normalized import normalized_moments
+from adaptive import checks as _checks
+from adaptive._moments import normalized_moments
+from adaptive.checks import Array
 from adaptive.modes import NaturalModes, natural_modes
 
 ASSUMPTIONS = {

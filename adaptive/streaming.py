@@ -15,8 +15,9 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, _kernels, long_filters
-from adaptive._checks import Array
+from adaptive import _kernels, long_filters
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.regressors import Regressors, delay_line, regressors
 from adaptive.results import FilterRun
 

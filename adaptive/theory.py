@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _checks, stability
-from adaptive._checks import Array
-from adaptive._normalized import normalized_moments
+from adaptive import checks as _checks
+from adaptive import stability
+from adaptive._moments import normalized_moments
+from adaptive.checks import Array
 from adaptive.modes import NaturalModes
 from adaptive.results import LearningCurve
 from adaptive.stability import StabilityBounds

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.results import Ensemble, LearningCurve
 
 ROUNDING = 1e-9  # relative difference that counts as none

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _checks
-from adaptive._checks import Array
+from adaptive import checks as _checks
+from adaptive.checks import Array
 from adaptive.modes import NaturalModes, natural_modes
 from adaptive.regressors import regressors
 

@@ -18,25 +18,18 @@ Learning rates are in torch's own units: ``torch.optim.SGD`` on ``MSELoss(reduct
 True
 """
 
-from cnnbridge.audit import Audit, audit
-from cnnbridge.autocorrelation import (
-    SampledAutocorrelation,
-    choose_method,
-    patch_autocorrelation,
-    sampled_autocorrelation,
+from cnnbridge.layers.capture import Tape, capture
+from cnnbridge.layers.geometry import (
+    Geometry,
+    group_weights,
+    output_size,
+    taps_per_output,
+    unfold_patches,
 )
-from cnnbridge.capture import Tape, capture
-from cnnbridge.compare import Comparison, compare
-from cnnbridge.first_step import (
-    DepartureGrid,
-    FirstStep,
-    NlmsDeparture,
-    first_step_is_nlms,
-    nlms_departure,
-    nlms_departures,
-)
-from cnnbridge.in_place import InPlaceComparison, compare_in_place, predict_in_place
-from cnnbridge.minibatch import (
+from cnnbridge.learning.audit import Audit, audit
+from cnnbridge.learning.compare import Comparison, compare
+from cnnbridge.learning.layer import LayerPrediction, predict_layer
+from cnnbridge.learning.minibatch import (
     LayerEdges,
     MinibatchComparison,
     MinibatchEdgeObservation,
@@ -48,20 +41,48 @@ from cnnbridge.minibatch import (
     observe_layer_minibatch,
     predict_layer_minibatch,
 )
-from cnnbridge.monitor import LayerReading, Monitor, lightning_callback
-from cnnbridge.network import (
+from cnnbridge.learning.network import (
     NetworkObservation,
     NetworkPrediction,
     observe_network,
     predict_network,
 )
-from cnnbridge.normalization import (
+from cnnbridge.learning.observe import EdgeObservation, LayerObservation, bisect_edge, observe_layer
+from cnnbridge.learning.one_layer import InPlaceComparison, compare_in_place, predict_in_place
+from cnnbridge.learning.problem import (
+    LearningRateBounds,
+    layer_problem,
+    layer_problems,
+    learning_rate_bounds,
+    lr_from_mu,
+    mu_from_lr,
+)
+from cnnbridge.learning.replay import Replay, Stream, record_stream, replay
+from cnnbridge.learning.sharpness import SharpnessTrack, sharpness, track_sharpness
+from cnnbridge.monitor.monitor import LayerReading, Monitor, lightning_callback
+from cnnbridge.normalization.bounds import (
+    TraceCeiling,
+    interlacing_bounds,
+    ostrowski_interval,
+    pixel_weights,
+    trace_ceiling,
+    van_der_sluis_factor,
+)
+from cnnbridge.normalization.nlms import (
+    DepartureGrid,
+    FirstStep,
+    NlmsDeparture,
+    first_step_is_nlms,
+    nlms_departure,
+    nlms_departures,
+)
+from cnnbridge.normalization.parts import (
     NORMALIZATION_VARIANTS,
     SplitBatchNorm,
     channel_divisor,
     convert_batch_norm,
 )
-from cnnbridge.normalized_spectra import (
+from cnnbridge.normalization.spectra import (
     NORMALIZATIONS,
     NormalizedSpectrum,
     PatchMoments,
@@ -70,26 +91,13 @@ from cnnbridge.normalized_spectra import (
     weight_standardization,
     zca_whitening,
 )
-from cnnbridge.observe import EdgeObservation, LayerObservation, bisect_edge, observe_layer
-from cnnbridge.patches import (
-    Geometry,
-    group_weights,
-    output_size,
-    taps_per_output,
-    unfold_patches,
+from cnnbridge.statistics.autocorrelation import (
+    SampledAutocorrelation,
+    choose_method,
+    patch_autocorrelation,
+    sampled_autocorrelation,
 )
-from cnnbridge.predict import LayerPrediction, predict_layer
-from cnnbridge.problem import (
-    LearningRateBounds,
-    layer_problem,
-    layer_problems,
-    learning_rate_bounds,
-    lr_from_mu,
-    mu_from_lr,
-)
-from cnnbridge.replay import Replay, Stream, record_stream, replay
-from cnnbridge.sharpness import SharpnessTrack, sharpness, track_sharpness
-from cnnbridge.spectrum import (
+from cnnbridge.statistics.spectrum import (
     Extremes,
     PatchOperator,
     SpectralDensity,
@@ -97,14 +105,6 @@ from cnnbridge.spectrum import (
     extreme_eigenvalues,
     full_spectrum,
     spectral_density,
-)
-from cnnbridge.spectrum_bounds import (
-    TraceCeiling,
-    interlacing_bounds,
-    ostrowski_interval,
-    pixel_weights,
-    trace_ceiling,
-    van_der_sluis_factor,
 )
 
 __all__ = [

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnbridge.audit import Audit
-from cnnbridge.sharpness import SharpnessTrack
+from cnnbridge.learning.audit import Audit
+from cnnbridge.learning.sharpness import SharpnessTrack
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

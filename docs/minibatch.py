@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import cnnbridge
-from studies.data import load
+from studies.training.images import load
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 import cnnbridge
-from studies.data import load
-from studies.models import SmallCNN
-from studies.training import train_below
+from studies.training.images import load
+from studies.training.networks import SmallCNN
+from studies.training.sgd import train_below
 
 CE = nn.CrossEntropyLoss()
 

@@ -6,7 +6,7 @@ list`` names them. Importing this package imports nothing heavy.
 
 from typing import NamedTuple
 
-from studies.errors import UserError
+from studies.engine.errors import UserError
 
 __all__ = ["STUDIES", "Study", "UserError"]
 
@@ -37,63 +37,63 @@ class Study(NamedTuple):
 # Modules are named, not imported, so that listing the studies needs none of what they need.
 STUDIES = {
     "conv-modes": Study(
-        "studies.conv_modes",
+        "studies.chai2020.conv_modes.measure",
         "Do the conv layers of a trained CNN learn along the natural modes that LMS theory gives?",
         claim="A",
     ),
     "in-network": Study(
-        "studies.in_network",
+        "studies.chai2020.in_network.judge",
         "Do the natural modes of a conv layer predict how it learns inside the network, and how "
         "far does the prediction carry?",
         claim="A",
     ),
     "spectra": Study(
-        "studies.spectra",
+        "studies.chai2020.spectra.measure",
         "What do BatchNorm and its parts do to the spectrum that a layer learns on?",
         claim="B",
     ),
     "two-effects": Study(
-        "studies.two_effects",
+        "studies.chai2020.two_effects.judge",
         "Does amplifying weak channels give the speed, and suppressing strong ones the stability?",
         claim="C",
     ),
     "first-step": Study(
-        "studies.first_step",
+        "studies.chai2020.first_step.judge",
         "Is BatchNorm's first step a step of NLMS?",
         claim="D",
     ),
     "after-first-step": Study(
-        "studies.after_first_step",
+        "studies.chai2020.after_first_step.measure",
         "Does BatchNorm go on approximating NLMS after the first step?",
         claim="D",
     ),
     "bn-any-rate": Study(
-        "studies.bn_any_rate",
+        "studies.related.bn_any_rate.measure",
         "Does gradient descent with BatchNorm converge at any rate on least squares?",
         claim="E",
     ),
     "small-batches": Study(
-        "studies.small_batches",
+        "studies.related.small_batches.measure",
         "How far below 2 / λmax does the edge of small batches lie?",
         claim="E",
     ),
     "edge-of-stability": Study(
-        "studies.edge_of_stability",
+        "studies.related.edge_of_stability.measure",
         "Does training drive the sharpness to 2 / lr, and is it any single layer's?",
         claim="E",
     ),
     "conditioning": Study(
-        "studies.conditioning",
+        "studies.related.conditioning.measure",
         "Does BatchNorm condition the layers, and is the last one left worst?",
         claim="E",
     ),
     "lms-spread": Study(
-        "studies.lms_spread",
+        "studies.related.lms_spread.measure",
         "Does theory predict LMS over eigenvalue spreads from 1 to 1000?",
         claim="E",
     ),
     "horizons": Study(
-        "studies.horizons",
+        "studies.related.horizons.judge",
         "Does the horizon of a prediction grow with width, and what does re-linearising buy?",
         claim="E",
     ),

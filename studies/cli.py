@@ -20,13 +20,16 @@ import typer
 
 from studies import STUDIES
 from studies.__main__ import missing
-from studies.errors import UserError
-from studies.results import Summary, command_line, output_folder
+from studies.engine.errors import UserError
+from studies.engine.summary import Summary, command_line, output_folder
 
 __all__ = ["app"]
 
 # Where each bench lives; imported only when asked for.
-BENCHES = {"adaptive": "studies.bench_adaptive:main", "cnnbridge": "cnnbridge.bench:run"}
+BENCHES = {
+    "adaptive": "benchmarks.adaptive_filters:main",
+    "cnnbridge": "benchmarks.patch_autocorrelation:run",
+}
 
 app = typer.Typer(
     help="Predicts how adaptive filters and convolutional layers learn, and checks it on real "
@@ -159,7 +162,7 @@ def sweep(
     """Run a function of yours over a grid; what is finished stays, and is not run again."""
     folder = Path("results", file.stem) if out is None else out
     with _one_sentence(folder):
-        from studies import sweep_file
+        from studies.engine import sweep_file
 
         if time_one and not dry_run:
             raise UserError("--time-one goes with --dry-run.")
@@ -188,7 +191,7 @@ def compare(
 ) -> None:
     """Lay two runs side by side: settings, checks and numbers that differ."""
     with _one_sentence(out.parent):
-        from studies import compare as comparison
+        from studies.engine import comparison
 
         found = comparison.compare(run_a, run_b)
         typer.echo(comparison.text(found))
@@ -214,14 +217,14 @@ def bench(
         if importlib.util.find_spec(module) is None:
             raise UserError(f"the bench of {package} is not part of this installation.")
         measure = getattr(importlib.import_module(module), function)
-        from studies import results
+        from studies.engine import summary as results
         from studies.reproduce import accepted
 
         options = accepted(measure, {"device": device, "commit": results.commit()})
         if device != "cpu" and "device" not in options:
             raise UserError(f"the bench of {package} runs on the CPU: leave out --device.")
         if "device" in options:
-            from studies.training import choose_device
+            from studies.training.sgd import choose_device
 
             options["device"] = choose_device(device).type
         measure(output_folder(folder), **options)

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from studies import STUDIES, Study, report, results
-from studies.errors import UserError
-from studies.results import Answer, Summary, worst
+from studies import STUDIES, Study
+from studies.engine import page as report
+from studies.engine import summary as results
+from studies.engine.errors import UserError
+from studies.engine.summary import Answer, Summary, worst
 
 __all__ = ["PAPERS", "Claim", "Paper", "accepted", "reproduce"]
 
@@ -329,7 +331,7 @@ def _earlier(part: _Part, device: str, now: Summary) -> Summary | None:
 
 
 def _device_type(device: str) -> str:
-    from studies.training import choose_device
+    from studies.training.sgd import choose_device
 
     return choose_device(device).type
 

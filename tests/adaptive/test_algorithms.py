@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adaptive
-from tests import naive, naive_filters
+from tests.oracles import naive, naive_filters
 
 TAPS = 4
 N = 90

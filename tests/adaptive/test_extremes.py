@@ -14,7 +14,7 @@ import pytest
 
 import adaptive
 from tests.adaptive.test_algorithms import CASES
-from tests.naive import delay_line
+from tests.oracles.naive import delay_line
 
 TAPS = 4
 N = 300

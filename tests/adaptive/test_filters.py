@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adaptive
-from tests import naive
+from tests.oracles import naive
 
 KINDS = ["signal", "channels", "regressors"]
 

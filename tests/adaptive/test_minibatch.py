@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adaptive
-from tests import naive
+from tests.oracles import naive
 
 
 def data(seed, N, T, L, M, *, circular=False, rank=None):

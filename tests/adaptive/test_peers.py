@@ -21,7 +21,7 @@ import pytest
 
 import adaptive
 from tests.adaptive.test_algorithms import CASES
-from tests.naive import delay_line
+from tests.oracles.naive import delay_line
 
 TAPS = 8
 N = 600

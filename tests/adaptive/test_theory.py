@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adaptive
-from adaptive._normalized import normalized_moments
-from tests import naive
+from adaptive._moments import normalized_moments
+from tests.oracles import naive
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adaptive
-from tests import naive
+from tests.oracles import naive
 
 
 def walking(kind="real", L=4, J_min=0.1, seed=0):

@@ -2,33 +2,24 @@
 
 import doctest
 import importlib
+import importlib.util
 import inspect
+import pkgutil
 
 import pytest
 
 import cnnbridge
 
-MODULES = ["", ".patches", ".autocorrelation", ".capture", ".problem", ".predict", ".observe"]
-MODULES += [
-    ".compare",
-    ".in_place",
-    ".network",
-    ".replay",
-    ".audit",
-    ".minibatch",
-    ".sharpness",
-    ".plotting",
-    ".spectrum",
-    ".first_step",
-    ".normalization",
-    ".normalized_spectra",
-    ".spectrum_bounds",
-]
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(cnnbridge.__path__, "cnnbridge.")
+    if ">>>" in (importlib.util.find_spec(module.name).loader.get_source(module.name))
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
-    result = doctest.testmod(importlib.import_module("cnnbridge" + name))
+    result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -5,9 +5,12 @@ import functools
 import io
 from dataclasses import dataclass
 
-from studies import Study, figures, report, results
-from studies.errors import UserError
-from studies.results import Answer, Summary, at_most
+from studies import Study
+from studies.engine import page as report
+from studies.engine import style as figures
+from studies.engine import summary as results
+from studies.engine.errors import UserError
+from studies.engine.summary import Answer, Summary, at_most
 
 EXPERIMENT = "We looked at nothing at all."
 RULE = "It holds when the error is at most 1."

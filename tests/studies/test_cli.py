@@ -11,8 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 import studies.reproduce
-from studies import cli, results
+from studies import cli
 from studies.cli import app
+from studies.engine import summary as results
 from tests.studies import fake_study
 
 ROOT = Path(__file__).parents[2]

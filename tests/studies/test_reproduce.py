@@ -5,13 +5,14 @@ import shlex
 
 import pytest
 
-from studies import STUDIES, results
-from studies.errors import UserError
+from studies import STUDIES
+from studies.engine import summary as results
+from studies.engine.errors import UserError
+from studies.engine.summary import Summary
 from studies.reproduce import PAPERS, accepted, reproduce
-from studies.results import Summary
 from tests.studies import fake_study
 from tests.studies.browser import look
-from tests.studies.test_report import assert_self_contained
+from tests.studies.engine.test_report import assert_self_contained
 
 CLEAN = {"sha": "c" * 40, "dirty": False}
 

@@ -1,0 +1,1 @@
+"""Timings of the two packages beside their peers, side by side in one run; not installed."""

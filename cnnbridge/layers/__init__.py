@@ -1,0 +1,1 @@
+"""A layer of a torch network as regressors: geometry, patches, capture, isolation."""

@@ -1,0 +1,211 @@
+"""Prediction beside observation: how far apart, for how long, and against which baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from adaptive.checks import Array
+from cnnbridge import _checks
+from cnnbridge.learning.layer import LayerPrediction
+from cnnbridge.learning.network import NetworkObservation, NetworkPrediction
+from cnnbridge.learning.observe import LayerObservation
+
+# numbers at a time: a few of the processor's caches
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Errors of a prediction, of any level, against the run it predicted.
+
+    Steps at or after the observation's ``diverged_at`` are NaN, and are left out of maxima.
+
+    Attributes
+    ----------
+    mode_error : shape of one step's modes: largest departure of a mode over the run. At level 1
+        relative to the norm |W(0) - W_star| of the initial weight error of the whole layer; at
+        levels 2 to 4, where the rest may be infinitely far, to the largest |W(n) - W(0)| observed.
+    max_mode_error : the largest of them; NaN for a prediction without modes (level 4).
+    loss_error : (steps + 1,): |predicted - observed| / |observed| loss.
+    displacement_error : (steps + 1,): |predicted - observed| / |observed| of W(n) - W(0).
+    line_error : (steps + 1,): the same for straight-line extrapolation, the baseline that costs
+        nothing: SGD with the gradient of step 0 for ever, n (W(1) - W(0)) without momentum.
+    skill : (steps + 1,): 1 - displacement_error / line_error; 1 is perfect, 0 no better than the
+        line, as at steps 0 and 1, where they agree.
+    horizon : for each tolerance the first step at which displacement_error exceeds it; None if it
+        never does.
+    steps_compared : steps with finite observation, n = 0 included.
+    """
+
+    max_mode_error: float
+    horizon: dict[float, int | None]
+    steps_compared: int
+    mode_error: Array = field(repr=False)
+    loss_error: Array = field(repr=False)
+    displacement_error: Array = field(repr=False)
+    line_error: Array = field(repr=False)
+    skill: Array = field(repr=False)
+
+
+def compare(
+    prediction: LayerPrediction | NetworkPrediction,
+    observation: LayerObservation | NetworkObservation,
+    tolerances: Sequence[float] = (0.1, 0.5),
+) -> Comparison:
+    """Lay a prediction beside the training that it predicted.
+
+    Parameters
+    ----------
+    prediction, observation : of the same layer or network, settings and number of steps; a
+        ``LayerObservation`` made with ``basis=prediction``, or from the same arguments.
+    tolerances : of ``displacement_error``, for the horizon.
+
+    Returns
+    -------
+    Comparison.
+
+    Raises
+    ------
+    TypeError : prediction and observation are not of one kind.
+    ValueError : prediction and observation differ in steps, shape, SGD's settings or basis; a
+        tolerance is not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cnnbridge import observe_layer, predict_layer
+    >>> _ = torch.manual_seed(0)
+    >>> conv, x = torch.nn.Conv2d(1, 2, 3).double(), torch.randn(4, 1, 8, 8).double()
+    >>> target = torch.randn(4, 2, 6, 6).double()
+    >>> prediction = predict_layer(conv, x, target, lr=0.1, steps=20)
+    >>> result = compare(prediction, observe_layer(conv, x, target, lr=0.1, steps=20))
+    >>> result.max_mode_error < 1e-12, result.horizon
+    (True, {0.1: None, 0.5: None})
+    """
+    limits = [_checks.positive("tolerances", t) for t in tolerances]
+    rows = observation.steps + 1
+    end = rows if observation.diverged_at is None else observation.diverged_at
+    p, o, predicted_modes, observed_modes = _paths(prediction, observation, end)
+    # near the overflow of a diverging run the errors may overflow too: inf is the right answer
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = _distances(o)
+        gap = np.abs(predicted_modes - observed_modes)
+        if isinstance(prediction, LayerPrediction):
+            scale = float(np.linalg.norm(prediction.modes[:1]))
+        else:
+            scale = float(moved.max(initial=0.0))
+        mode_error = _ratio(gap.max(axis=0, initial=0.0), scale)
+        error = _distances(p, o)
+        reach = _reach(prediction.momentum, end)
+        missed = _distances(p[1:2], o, reach) if len(p) > 1 else error
+        loss = np.abs(prediction.loss[:end] - observation.loss[:end])
+        displacement_error = _ratio(error, moved)
+        # the line is the prediction at its first two steps: no better and no worse
+        skill = np.where(np.arange(end) < 2, 0.0, 1 - _ratio(error, missed))
+        loss_error = _ratio(loss, np.abs(observation.loss[:end]))
+    exceeded = {t: np.flatnonzero(~(displacement_error <= t)) for t in limits}
+    return Comparison(
+        max_mode_error=float(mode_error.max()) if mode_error.size else float("nan"),
+        horizon={t: int(n[0]) if n.size else None for t, n in exceeded.items()},
+        steps_compared=end,
+        mode_error=mode_error,
+        loss_error=_padded(loss_error, rows),
+        displacement_error=_padded(displacement_error, rows),
+        line_error=_padded(_ratio(missed, moved), rows),
+        skill=_padded(skill, rows),
+    )
+
+
+def _paths(
+    prediction: LayerPrediction | NetworkPrediction,
+    observation: LayerObservation | NetworkObservation,
+    end: int,
+) -> tuple[Array, Array, Array, Array]:
+    """Displacements (end, P) and modes (end, ...), predicted and observed."""
+    if isinstance(prediction, LayerPrediction) and isinstance(observation, LayerObservation):
+        _same(prediction, observation, "modes")
+        if not (
+            np.array_equal(prediction.w_star, observation.w_star)
+            and np.array_equal(prediction.eigenvectors, observation.eigenvectors)
+        ):
+            raise ValueError(
+                "observation must be in the modes of the prediction; got another basis: "
+                "make it with basis=prediction"
+            )
+        a, b = prediction.modes[:end], observation.modes[:end]
+        # rotated weights: distances in modes are distances in weights
+        with np.errstate(over="ignore", invalid="ignore"):
+            p, o = ((m - m[:1]).reshape(end, -1) for m in (a, b))
+        return p, o, a, b
+    if isinstance(prediction, NetworkPrediction) and isinstance(observation, NetworkObservation):
+        _same(prediction, observation, "displacement")
+        if prediction.names != observation.names:
+            raise ValueError(
+                f"observation must be of the prediction's parameters, "
+                f"{', '.join(prediction.names)}; got {', '.join(observation.names)}"
+            )
+        o = observation.displacement[:end]
+        return (
+            prediction.displacement[:end],
+            o,
+            prediction.modes[:end],
+            prediction.basis.to_modes(o),
+        )
+    raise TypeError(
+        f"observation must be of the prediction's kind, {type(prediction).__name__}; "
+        f"got {type(observation).__name__}"
+    )
+
+
+def _same(
+    prediction: LayerPrediction | NetworkPrediction,
+    observation: LayerObservation | NetworkObservation,
+    path: str,
+) -> None:
+    wanted_shape, shape = (np.shape(getattr(a, path)) for a in (prediction, observation))
+    if wanted_shape != shape:
+        raise ValueError(
+            f"observation must have the prediction's steps and weights, {path} of shape "
+            f"{wanted_shape}; got {shape}"
+        )
+    for name in ("learning_rate", "momentum", "weight_decay"):
+        wanted, got = getattr(prediction, name), getattr(observation, name)
+        if wanted != got:
+            raise ValueError(f"observation must have the prediction's {name}, {wanted}; got {got}")
+
+
+def _distances(p: Array, o: Array | None = None, reach: Array | None = None) -> Array:
+    """(rows,) norms of p - o, or of p alone, or of reach times the one row of p less o.
+
+    Some rows at a time: the paths of a wide network are gigabytes, and need no copy.
+    """
+    rows, size = p.shape if o is None else o.shape
+    distances = np.empty(rows)
+    stride = max(1, BLOCK // max(1, size))
+    for first in range(0, rows, stride):
+        part = slice(first, first + stride)
+        row = p[part] if reach is None else reach[part, None] * p
+        distances[part] = np.linalg.norm(row if o is None else row - o[part], axis=1)
+    return distances
+
+
+def _reach(momentum: float, rows: int) -> Array:
+    """How far n updates with one and the same gradient go, in units of the first."""
+    step, reach = 0.0, np.zeros(rows)
+    for n in range(1, rows):
+        step = 1 + momentum * step
+        reach[n] = reach[n - 1] + step
+    return reach
+
+
+def _ratio(a: Array, b: Array | float) -> Array:
+    """a / b where nothing missed of nothing is no error, and something of nothing is inf."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(np.equal(a, 0), 0.0, np.divide(a, b))
+
+
+def _padded(a: Array, rows: int) -> Array:
+    return np.concatenate([a, np.full(rows - len(a), np.nan)])

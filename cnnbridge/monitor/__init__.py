@@ -1,0 +1,1 @@
+"""Reads the layers of a model while its owner trains it."""

@@ -1,0 +1,1 @@
+"""What a normalization does to the spectrum that a layer learns on."""

@@ -1,0 +1,564 @@
+"""Exact patch statistics of a layer's input, summed over chunks in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from math import isfinite
+from typing import Any, Literal, get_args
+
+import torch
+import torch.distributed as dist
+
+from cnnbridge import _checks
+from cnnbridge._checks import Layer
+from cnnbridge.layers.geometry import Geometry, check_input, columns, weight_gradient
+from cnnbridge.statistics import lags as _lags
+
+Method = Literal["auto", "lags", "unfold"]
+METHODS = get_args(Method)
+
+# A chunk that stays in a core's cache, or nearly, is multiplied fastest. On an accelerator a chunk
+# has to fill the device instead.
+CHUNK_BYTES = {"cpu": 8 * 2**20, "other": 256 * 2**20}
+# so little is not worth saving
+SMALL_BYTES = 2 * 2**20
+# pairs of taps are planned one by one
+MOST_TAPS = 400
+
+
+def patch_autocorrelation(
+    x: torch.Tensor | Iterable[Any],
+    conv: Layer,
+    *,
+    bias: bool = False,
+    method: Method = "auto",
+    chunk_size: int | None = None,
+    dtype: torch.dtype | None = None,
+    all_reduce: bool = True,
+) -> torch.Tensor:
+    """R = E[u u'] of the patches u that a layer sees: mean over samples and positions.
+
+    Parameters
+    ----------
+    x : real floating-point tensor, the layer's input as in ``unfold_patches``, or any iterable of
+        such batches; a batch may be a tuple or list whose first item is the tensor, as a
+        ``DataLoader`` gives them. Batches may differ in size: every patch weighs the same.
+    conv : any convolution, transposed convolution or linear layer; only its geometry is used.
+    bias : add the constant tap of the bias as the last.
+    method : "unfold" multiplies the unfolded patches with themselves. "lags" never unfolds: one
+        product of two shifted views for each distinct lag between taps, less thin strips at the
+        borders. Both are exact. "auto" estimates which is faster (``choose_method``).
+    chunk_size : images at a time. By default as many as give a chunk of some MiB, of large input
+        never more than half, so that the peak stays within twice the input, besides R.
+    dtype : precision of what is multiplied inside a chunk, x's own by default (float32 for half
+        precisions, except on CUDA, where their products are exact and fast). The products of half
+        precisions are summed in float32, and all sums over chunks in float64. Choose float64 to
+        tell a null eigenvalue from one that is merely 1e-6 of the largest.
+    all_reduce : where ``torch.distributed`` is initialised, the mean is over the patches of all
+        processes; each of them has to make the call, if only with an empty iterable. False for
+        this process alone.
+
+    Returns
+    -------
+    float64 tensor on x's device, units of input power: (L, L) for a layer with one group, else one
+    block for each group, (groups, L, L), since the groups share no weights.
+
+    Raises
+    ------
+    TypeError, ValueError : as ``unfold_patches``; ValueError for no batch at all, or no such
+        method.
+
+    Notes
+    -----
+    The autocorrelation matrix of Haykin, Adaptive Filter Theory, with the patch as regressor.
+    Rounding with "lags" is relative to the power of the whole map, not of each window of it.
+    On CUDA, torch's global setting for TF32 holds inside float32 products.
+
+    Examples
+    --------
+    >>> x = torch.ones(2, 1, 4, 4)
+    >>> patch_autocorrelation(x, torch.nn.Conv2d(1, 5, (1, 2))).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    geometry = Geometry.of(conv)
+    if method not in METHODS:
+        raise ValueError(f"method must be 'auto', 'lags' or 'unfold'; got {method!r}")
+    if chunk_size is not None:
+        chunk_size = _checks.count("chunk_size", chunk_size)
+    moments: Moments | None = None
+    for name, batch in batches(x):
+        batch = check_input(name, batch, geometry, finite=False)
+        if moments is None:
+            moments = Moments.zeros(geometry, bias=bias, device=batch.device)
+        moments.add(batch, chunk_size=chunk_size, dtype=dtype, method=method)
+        # what is not finite shows in the sums; only then is x itself gone through
+        if not moments.finite():
+            _checks.finite(name, batch)
+    shared = all_reduce and dist.is_available() and dist.is_initialized()
+    if moments is None and shared:
+        # this process has nothing to add, but the others wait for it
+        moments = Moments.zeros(geometry, bias=bias, device=torch.device("cpu"))
+    if moments is not None and shared:
+        moments.all_reduce()
+    if moments is None or not moments.count:
+        raise ValueError("x must hold at least one batch; got an empty iterable")
+    R = moments.mean()
+    return R[0] if geometry.groups == 1 else R
+
+
+@dataclass(frozen=True, eq=False)
+class SampledAutocorrelation:
+    """R from some of the images, and how far it may be off.
+
+    Attributes
+    ----------
+    R : float64, as ``patch_autocorrelation`` returns it.
+    standard_error : of each entry of R, in the same shape.
+    relative_error : root of the summed squares of the standard errors, over the Frobenius norm of
+        R: the size of the error of the whole matrix to be expected.
+    images, population : images used, and images there were; over all processes.
+    seed : that the images were drawn with.
+    assumption : what the standard error rests on.
+    """
+
+    R: torch.Tensor
+    standard_error: torch.Tensor
+    relative_error: float
+    images: int
+    population: int
+    seed: int
+    assumption: str = (
+        "images drawn at random without replacement from each batch; positions within an image "
+        "may be correlated in any way; nothing is said of images that x itself does not hold"
+    )
+
+
+@torch.no_grad()
+def sampled_autocorrelation(
+    x: torch.Tensor | Iterable[Any],
+    conv: Layer,
+    *,
+    fraction: float,
+    seed: int = 0,
+    bias: bool = False,
+    method: Method = "auto",
+    dtype: torch.dtype | None = None,
+    all_reduce: bool = True,
+) -> SampledAutocorrelation:
+    """R of a layer's input from a random part of its images, with its standard error.
+
+    Whole images are drawn, since neighbouring patches say nearly the same. Of each batch (of 16
+    random parts, if x is a tensor) a random half of the draw is set against the other: their
+    squared difference, entry by entry, is what the standard error is made of.
+
+    Parameters
+    ----------
+    x, conv, bias, method, dtype, all_reduce : as in ``patch_autocorrelation``.
+    fraction : of the images of each batch to draw, 0 < fraction <= 1, but two at least.
+    seed : of the draw. In a process group each process draws on its own, by its rank.
+
+    Returns
+    -------
+    SampledAutocorrelation. With fraction = 1, R is exact and its standard error zero.
+
+    Raises
+    ------
+    TypeError, ValueError : as ``patch_autocorrelation``; fraction not in (0, 1].
+
+    Notes
+    -----
+    Stratified sampling with random half-samples: Wolter, Introduction to Variance Estimation
+    (2007), chapters 2 and 3.
+
+    Examples
+    --------
+    >>> x = torch.randn(100, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> sampled = sampled_autocorrelation(x, torch.nn.Conv2d(2, 3, 3), fraction=0.3)
+    >>> sampled.images, 0 < sampled.relative_error < 0.2
+    (30, True)
+    """
+    geometry = Geometry.of(conv)
+    part = _checks.positive("fraction", fraction)
+    if part > 1:
+        raise ValueError(f"fraction must be at most 1; got {fraction}")
+    start = _checks.count("seed", seed, least=0)
+    shared = all_reduce and dist.is_available() and dist.is_initialized()
+    rank = dist.get_rank() if shared else 0
+    generator = torch.Generator().manual_seed(start + 1_000_003 * rank)
+    L = geometry.taps + int(bias)
+    shape = (geometry.groups, L, L) if geometry.groups > 1 else (L, L)
+    # R and its variance, weighted by positions
+    sums: torch.Tensor | None = None
+    weight, used, population = 0.0, 0, 0
+    for name, batch in batches(x):
+        batch = check_input(name, batch, geometry)
+        size = geometry.output_size(*geometry.channels_first(batch).shape[2:])
+        many = len(batch)
+        drawn = min(many, max(2, round(part * many)))
+        order = torch.randperm(many, generator=generator)[:drawn]
+        pieces = min(16, drawn // 2) if isinstance(x, torch.Tensor) and drawn > 1 else 1
+        for piece in order.tensor_split(pieces):
+            # this piece stands for its share of the batch's positions
+            share = math.prod(size) * many * len(piece) / drawn
+            halves = []
+            for half in piece.tensor_split(2):
+                if not len(half):
+                    continue
+                moments = Moments.zeros(geometry, bias=bias, device=batch.device)
+                moments.add(batch[half.to(batch.device)], method=method, dtype=dtype)
+                halves.append((len(half) / len(piece), moments.mean()))
+            if sums is None:
+                sums = torch.zeros((2, *shape), dtype=torch.float64, device=batch.device)
+            for w, mean in halves:
+                sums[0] += share * w * mean.reshape(shape)
+            if len(halves) == 2:
+                (w1, one), (w2, other) = halves
+                left = share**2 * (1 - drawn / many) * w1 * w2
+                sums[1] += left * (one - other).reshape(shape) ** 2
+            weight += share
+        used, population = used + drawn, population + many
+    if shared:
+        sums = _summed(torch.zeros((2, *shape), dtype=torch.float64) if sums is None else sums)
+        counts = torch.tensor([weight, used, population], dtype=torch.float64)
+        weight, used, population = _summed(counts).tolist()
+    if sums is None or not population:
+        raise ValueError("x must hold at least one batch; got an empty iterable")
+    R, error = sums[0] / weight, sums[1].sqrt() / weight
+    return SampledAutocorrelation(
+        R=R,
+        standard_error=error,
+        relative_error=float(error.norm() / R.norm()) if R.any() else 0.0,
+        images=int(used),
+        population=int(population),
+        seed=start,
+    )
+
+
+def choose_method(
+    conv: Layer,
+    shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> str:
+    """Which method ``patch_autocorrelation`` takes for such input: "lags" or "unfold".
+
+    A rule of cost, fitted to measured times: multiply-adds of all products, with a surcharge for
+    thin ones; plus a fixed cost for each small call; plus one for each value that is unfolded or
+    stored. The smaller sum wins, near a tie unfolding. (A desired response, as ``layer_problem``
+    has one, makes unfolding a little more likely.)
+
+    Raises
+    ------
+    TypeError, ValueError : as ``Geometry.of``; ValueError for a shape that the layer cannot take.
+
+    Examples
+    --------
+    >>> choose_method(torch.nn.Conv2d(64, 64, 3, padding=1), (64, 64, 32, 32))
+    'lags'
+    >>> choose_method(torch.nn.Conv2d(64, 64, 3, padding=1), (1, 64, 2, 2))
+    'unfold'
+    """
+    geometry = Geometry.of(conv)
+    x = torch.empty(shape, device="meta")
+    geometry.output_shape(tuple(x.shape))
+    x = geometry.channels_first(x)
+    return _chosen(geometry, tuple(x.shape), dtype.itemsize, None, torch.device(device))
+
+
+@dataclass
+class Moments:
+    """Running sums of u u', d u' and d d' over patches, by group."""
+
+    geometry: Geometry
+    bias: bool
+    device: torch.device
+    count: int = 0
+    _R: torch.Tensor | None = field(default=None, repr=False)
+    _lags: _lags.LagSums | None = field(default=None, repr=False)
+    _shared: bool = field(default=False, repr=False)
+
+    @classmethod
+    def zeros(cls, conv: Layer | Geometry, *, bias: bool, device: torch.device) -> Moments:
+        """Nothing summed yet."""
+        geometry = conv if isinstance(conv, Geometry) else Geometry.of(conv)
+        return cls(geometry, bias, device)
+
+    @cached_property
+    def P(self) -> torch.Tensor:
+        """(groups, M / groups, L): the sum of d u'."""
+        groups, L = self.geometry.groups, self.geometry.taps + int(self.bias)
+        outputs = self.geometry.out_channels // groups
+        return torch.zeros((groups, outputs, L), dtype=torch.float64, device=self.device)
+
+    @cached_property
+    def d_power(self) -> torch.Tensor:
+        """(groups,): the sum of d d'."""
+        return torch.zeros(self.geometry.groups, dtype=torch.float64, device=self.device)
+
+    @property
+    def R(self) -> torch.Tensor:
+        """(groups, L, L): the sum of u u'."""
+        self._settle()
+        if self._R is None:
+            groups, L = self.geometry.groups, self.geometry.taps + int(self.bias)
+            self._R = torch.zeros((groups, L, L), dtype=torch.float64, device=self.device)
+        return self._R
+
+    def finite(self) -> bool:
+        """Whether powers are finite: then so is every value that a tap has met."""
+        powers = [] if self._lags is None else [self._lags.products[0]]
+        powers += [] if self._R is None else [self._R]
+        # one number to fetch; NaN, or inf less inf, stays in the sum
+        return all(isfinite(power.diagonal(dim1=-2, dim2=-1).sum().item()) for power in powers)
+
+    def mean(self) -> torch.Tensor:
+        """E[u u'] of all that was added, after which nothing more can be."""
+        if self._R is None and self._lags is not None:
+            return self._lags.patches(1 / self.count)
+        # on other devices tiles differ with the input's precision
+        return _lags.mean(
+            self.R, self.count, symmetric=self.device.type == "cpu" and not self._shared
+        )
+
+    @torch.no_grad()
+    def add(
+        self,
+        x: torch.Tensor,
+        target: torch.Tensor | None = None,
+        *,
+        chunk_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        method: str = "auto",
+    ) -> None:
+        """Add a checked batch, and its target, of the shape of the output, if P is wanted."""
+        if dtype is None:
+            dtype = _precision(self.geometry, x, target)
+        geometry = self.geometry
+        x = geometry.channels_first(x)
+        if target is not None:
+            target = geometry.channels_first(target)
+        shape, value = tuple(x.shape), dtype.itemsize
+        if method == "auto":
+            method = _chosen(geometry, shape, value, chunk_size, x.device, target is not None)
+        if method == "lags":
+            self._add_lags(x, chunk_size, dtype)
+            if target is not None:
+                self._add_target(x, target, chunk_size, dtype)
+            return
+        for images, rows, u in _chunks(x, geometry, self.bias, chunk_size, dtype):
+            self._R = _lags.gram(u, self._R)
+            self.count += u.shape[-1]
+            if target is not None:
+                d = target[images, :, rows].to(u).transpose(0, 1)
+                d = d.reshape(geometry.groups, -1, u.shape[-1])
+                self.P += d @ u.mT
+                self.d_power += (d * d).sum(dim=(1, 2))
+
+    def all_reduce(self) -> None:
+        """Add up the sums of u u' of all processes."""
+        # the order of a sum over processes may differ from entry to entry
+        self._R, self._shared = _summed(self.R), True
+        self.count = int(_summed(torch.tensor(self.count)))
+
+    def _add_lags(self, x: torch.Tensor, chunk_size: int | None, dtype: torch.dtype) -> None:
+        plan = _lags.plan(self.geometry, tuple(x.shape[2:]), x.device)
+        if self._lags is None or self._lags.plan is not plan:
+            self._settle()
+            self._lags = _lags.LagSums(plan, bias=self.bias, device=x.device)
+        chunk = _lag_chunk(plan, tuple(x.shape), dtype.itemsize, chunk_size, x.device)
+        self._lags.add(x, chunk, dtype)
+        self.count += len(x) * plan.positions
+
+    def _add_target(
+        self, x: torch.Tensor, target: torch.Tensor, chunk_size: int | None, dtype: torch.dtype
+    ) -> None:
+        """Sums of d u' and d d', a chunk at a time, without the patches."""
+        geometry, (u, d) = self.geometry, (x, target)
+        if geometry.kind == "transposed":
+            # its weight is that of the way back
+            geometry, (u, d) = geometry.way_back, (target, x)
+        some, rows = _unfolded_at_once(
+            geometry, tuple(u.shape), False, dtype.itemsize, chunk_size, x.device
+        )
+        for first in range(0, x.shape[0], some):
+            part = slice(first, first + some)
+            weight = weight_gradient(u[part].to(dtype), d[part].to(dtype), geometry, rows)
+            self.P[..., : self.geometry.taps] += self.geometry.by_group(weight)
+            wanted = target[part].to(dtype).unflatten(1, (geometry.groups, -1)).flatten(3)
+            if self.bias:
+                self.P[..., -1] += wanted.sum(dim=(0, 3))
+            self.d_power += (wanted * wanted).sum(dim=(0, 2, 3))
+
+    def _settle(self) -> None:
+        """Work the lag sums into R; they stay apart while batches are of one size."""
+        if self._lags is None:
+            return
+        sums = self._lags.patches()
+        self._R = sums if self._R is None else self._R.add_(sums)
+        self._lags = None
+
+
+def batches(x: torch.Tensor | Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Each batch with the name by which an error speaks of it."""
+    if isinstance(x, torch.Tensor):
+        yield "x", x
+        return
+    # a NumPy array is iterable too, but its items are images, not batches
+    if not isinstance(x, Iterable) or hasattr(x, "__array__"):
+        raise TypeError(
+            f"x must be a torch.Tensor or an iterable of batches; got {type(x).__name__}"
+        )
+    for i, batch in enumerate(x):
+        first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        yield f"batch {i} of x", first
+
+
+def _summed(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, on the device of values."""
+    # NCCL reduces on the GPU only, Gloo everywhere
+    place = "cuda" if dist.get_backend() == "nccl" else values.device
+    total = values.to(place, copy=True)
+    dist.all_reduce(total)
+    return total.to(values.device)
+
+
+def _precision(geometry: Geometry, x: torch.Tensor, target: torch.Tensor | None) -> torch.dtype:
+    """Of the products: the input's own, but for half precisions that would gain nothing by it."""
+    # tensor cores multiply halves exactly and many times as fast as float32; P is a gradient of
+    # torch's, which rounds to its own precision
+    if x.dtype in _lags.HALVES and (not x.is_cuda or geometry.groups > 1 or target is not None):
+        return torch.float32
+    return x.dtype
+
+
+def _budget(
+    geometry: Geometry, shape: tuple[int, ...], value: int, device: torch.device, least: int = 0
+) -> int:
+    """Bytes of a chunk: of large input at most half, or as many as R has where that is more."""
+    most = max(least, CHUNK_BYTES["cpu" if device.type == "cpu" else "other"])
+    return min(
+        most,
+        max(math.prod(shape) * value // 2, 8 * geometry.groups * geometry.taps**2, SMALL_BYTES),
+    )
+
+
+def _lag_chunk(
+    plan: _lags.Plan,
+    shape: tuple[int, ...],
+    value: int,
+    chunk_size: int | None,
+    device: torch.device,
+) -> int:
+    if chunk_size is not None:
+        return chunk_size
+    return max(1, _budget(plan.geometry, shape, value, device) // (plan.values() * value))
+
+
+@lru_cache(maxsize=256)
+def _chosen(
+    geometry: Geometry,
+    shape: tuple[int, ...],
+    value: int,
+    chunk_size: int | None,
+    device: torch.device,
+    target: bool = False,
+) -> str:
+    """The cheaper method for input (N, C, *size)."""
+    if math.prod(geometry.kernel) > MOST_TAPS:
+        return "unfold"
+    images, size = shape[0], shape[2:]
+    # what has to be done is the same anywhere
+    plan = _lags.plan(geometry, size, torch.device("cpu"))
+    chunk = _lag_chunk(plan, shape, value, chunk_size, device)
+    if device.type != "cpu":
+        some, rows = _unfolded_at_once(geometry, shape, False, value, chunk_size, device)
+        pieces = -(-images // some) * -(-plan.axes[0].outputs // rows)
+        by_lags, unfolded = _lags.device_seconds(plan, images, value, chunk=chunk, pieces=pieces)
+        return "lags" if by_lags < unfolded else "unfold"
+    lags = plan.cost(images, chunk)
+    places = geometry.output_size(*size)
+    if target:
+        # torch gathers the patches for the target's sums then
+        lags += _lags.gather_cost(geometry, images, places)
+    # near a tie unfolding, which rounds less
+    return "lags" if lags < 0.95 * _lags.unfold_cost(geometry, images, places) else "unfold"
+
+
+def _chunks(
+    x: torch.Tensor,
+    geometry: Geometry,
+    bias: bool,
+    chunk_size: int | None,
+    dtype: torch.dtype,
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Images, output rows and their regressors (groups, L, columns), columns by image and row.
+
+    The regressors are overwritten by the next ones.
+    """
+    axes = len(geometry.kernel)
+    device, L = x.device, geometry.taps + int(bias)
+    some, rows = _unfolded_at_once(
+        geometry, tuple(x.shape), bias, dtype.itemsize, chunk_size, device
+    )
+    space = None
+    for first in range(0, x.shape[0], some):
+        images = slice(first, first + some)
+        part = x if some >= x.shape[0] else x[images]
+        view = columns(part.to(dtype), geometry)
+        height = view.shape[3 + axes]
+        whole = part is x and rows >= height
+        for top in range(0, height, rows):
+            band = view if rows >= height else view.narrow(3 + axes, top, min(rows, height - top))
+            shape = (geometry.groups, L, math.prod(band.shape[2 + axes :]))
+            if not bias and (whole or _in_place(band, 2 + axes)):
+                # copies only what does not lie in memory as wanted
+                u = band.reshape(shape)
+            else:
+                if space is None:
+                    # the first is the largest
+                    space = band.new_empty(math.prod(shape))
+                u = space[: math.prod(shape)].view(shape)
+                # written in place, so that the unfolded chunk exists once, constant tap included
+                u[:, : geometry.taps].view(band.shape).copy_(band)
+                if bias:
+                    u[:, -1] = 1
+            yield images, slice(top, top + rows), u
+
+
+@lru_cache(maxsize=256)
+def _unfolded_at_once(
+    geometry: Geometry,
+    shape: tuple[int, ...],
+    bias: bool,
+    value: int,
+    chunk_size: int | None,
+    device: torch.device,
+) -> tuple[int, int]:
+    """Images of a chunk, and output rows of each band of it."""
+    height, *rest = geometry.output_size(*shape[2:])
+    L = geometry.taps + int(bias)
+    row_bytes = geometry.groups * L * math.prod(rest) * value
+    # fewer columns than rows would make R the bottleneck
+    budget = _budget(geometry, shape, value, device, L * L * value)
+    if chunk_size is not None:
+        return chunk_size, height
+    # one large image can exceed the budget by itself: then it goes by bands of rows
+    return max(1, budget // (row_bytes * height)), min(height, max(1, budget // row_bytes))
+
+
+def _in_place(view: torch.Tensor, axis: int) -> bool:
+    """Whether the patches lie in memory as wanted: tokens, or the pixels of one image."""
+    if math.prod(view.shape[2:axis]) > 1:
+        return False
+    ahead = None
+    for n, step in zip(reversed(view.shape[axis:]), reversed(view.stride()[axis:]), strict=True):
+        if n == 1:
+            continue
+        if ahead is not None and step != ahead:
+            return False
+        ahead = n * step
+    return True

@@ -1,0 +1,1 @@
+"""Does BatchNorm go on approximating NLMS after the first step?"""

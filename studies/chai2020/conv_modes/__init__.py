@@ -1,0 +1,1 @@
+"""Do isolated conv layers learn along the natural modes of LMS theory?"""

@@ -1,0 +1,1 @@
+"""Is the first step of BatchNorm a step of NLMS?"""

@@ -1,0 +1,1 @@
+"""Do natural modes predict how a conv layer learns inside its network?"""

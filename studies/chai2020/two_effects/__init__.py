@@ -1,0 +1,1 @@
+"""Does amplifying give the speed, and suppressing the stability?"""

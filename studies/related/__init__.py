@@ -1,0 +1,1 @@
+"""Studies of neighbouring questions, a folder each."""

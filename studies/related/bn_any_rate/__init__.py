@@ -1,0 +1,1 @@
+"""Does gradient descent with BatchNorm converge at any rate on least squares?"""

@@ -1,0 +1,1 @@
+"""Does BatchNorm condition the layers, and is the last one left worst?"""

@@ -1,0 +1,1 @@
+"""Does training drive the sharpness to 2 / lr?"""

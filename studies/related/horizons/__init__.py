@@ -1,0 +1,1 @@
+"""Does the horizon of a prediction grow with width?"""

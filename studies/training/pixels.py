@@ -1,0 +1,38 @@
+"""Linear prediction of a pixel from the patch beside it: LMS whose R comes from images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from studies.training.images import load
+
+__all__ = ["grey_images", "prediction_problem"]
+
+Array = np.ndarray
+
+
+def grey_images(
+    data: str, root: str | None, *, limit: int, image_size: int | None, seed: int
+) -> Array:
+    """(N, H, W) float64 images, the mean of their channels; see ``studies.training.images``."""
+    found = load(data, root, limit=limit, image_size=image_size, seed=seed)
+    grey: Array = found.images.mean(axis=1).astype(np.float64)
+    return grey
+
+
+def prediction_problem(images: Array, side: int) -> tuple[Array, Array]:
+    """Patches and the pixel to the right of each one's middle row.
+
+    Parameters
+    ----------
+    images : (N, H, W), float64.
+    side : of the patch.
+
+    Returns
+    -------
+    u (N, T, side * side) and d (N, T), for the T positions where both lie inside the image.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side + 1), axis=(1, 2))
+    flat = windows.reshape(len(images), -1, side, side + 1)
+    u = flat[..., :side].reshape(*flat.shape[:2], side * side)
+    return u, flat[:, :, side // 2, side]

@@ -1,0 +1,61 @@
+"""Bounds of a median from few values, and the verdicts that rest on them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from studies.engine.paired import judge, median_bounds, ratio
+
+INF = math.inf
+
+
+def test_bounds_are_order_statistics():
+    assert median_bounds([1.0, 2.0, 3.0, 4.0]) == (-INF, INF)
+    assert median_bounds([5.0, 1.0, 4.0, 2.0, 3.0]) == (1.0, 5.0)
+    assert median_bounds(list(range(8))) == (1, 6)
+    assert median_bounds([]) == (-INF, INF)
+
+
+@pytest.mark.parametrize("count", [5, 8, 11])
+def test_bounds_cover_the_median_as_often_as_they_say(count):
+    # a skewed distribution with median 1: nothing normal is assumed
+    draws = np.exp(np.random.default_rng(0).standard_normal((4000, count)) ** 3)
+    below = np.mean([median_bounds(row)[0] <= 1 for row in draws])
+    assert below >= 0.94
+
+
+def test_ratio_of_intervals():
+    assert ratio((4.0, 4.0), (2.0, 2.0)) == (2.0, 2.0)
+    assert ratio((4.0, INF), (2.0, 2.0)) == (2.0, INF)
+    assert ratio((4.0, 4.0), (2.0, INF)) == (0.0, 2.0)
+    assert ratio((4.0, 4.0), (0.0, 2.0)) == (2.0, INF)
+
+
+def verdict(values, limit, side):
+    pairs = [v if isinstance(v, tuple) else (v, v) for v in values]
+    return judge("name", pairs, limit, side, unit="x").verdict
+
+
+def test_verdicts():
+    assert verdict([2, 2, 3, 4, 5], 1.5, "at least") == "holds"
+    assert verdict([1, 2, 3, 4, 5], 1.5, "at least") == "inconclusive"
+    assert verdict([1, 1, 1, 1, 1.2], 1.5, "at least") == "fails"
+    assert verdict([1, 1, 1, 1, 1.2], 1.5, "at most") == "holds"
+    assert verdict([2, 2, 2, 2, 2], 1.5, "at most") == "fails"
+    assert verdict([9, 9, 9, 9], 1.5, "at least") == "inconclusive"
+    assert verdict([], 1.5, "at least") == "inconclusive"
+
+
+def test_an_open_end_speaks_against_the_verdict():
+    assert verdict([(2, INF)] * 5, 1.5, "at least") == "holds"
+    assert verdict([(1, INF)] * 5, 1.5, "at least") == "inconclusive"
+    assert verdict([(1, INF)] * 5, 1.5, "at most") == "inconclusive"
+    assert verdict([(2, INF)] * 5, 1.5, "at most") == "fails"
+
+
+def test_the_note_says_what_is_known():
+    note = judge("name", [(2.0, INF)] * 5, 1.5, "at least", unit="x").note
+    assert "at least 2" in note
+    assert "5 seeds" in note
+    assert "too few" in judge("name", [(2.0, 2.0)], 1.5, "at least", unit="x").note

@@ -1,0 +1,99 @@
+"""What the study of the edge of stability measures, and what its checks notice."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cnnbridge
+from studies.engine.errors import UserError
+from studies.related.edge_of_stability import measure as edge_of_stability
+from tests.studies.engine.test_report import assert_self_contained
+
+TINY = edge_of_stability.configure("smoke")
+
+
+def course(hessian, *, steps=600, loss=0.1, layer=0.5, lr=0.5):
+    at = np.linspace(0, steps, len(hessian)).astype(int)
+    edge = 2 / lr
+    track = cnnbridge.SharpnessTrack(
+        learning_rate=lr,
+        momentum=0.0,
+        weight_decay=0.0,
+        edge=edge,
+        steps=at,
+        hessian=np.array(hessian) * edge,
+        gauss_newton=np.array(hessian) * edge,
+        layers={"conv1": np.full(len(hessian), layer * edge)},
+        loss=np.full(steps + 1, loss),
+    )
+    return edge_of_stability.Course(track, {"conv1": [1.0] * len(hessian)}, steps)
+
+
+def verdicts(*args, **options):
+    return [c.verdict for c in edge_of_stability.checks_of(course(*args, **options))]
+
+
+def test_checks_notice():
+    assert verdicts([0.2, 0.6, 1.05, 1.08]) == ["holds", "holds", "holds"]
+    assert verdicts([0.2, 0.6, 0.7, 0.8])[1] == "fails"
+    assert verdicts([0.2, 0.6, 1.2, 1.2])[1] == "fails"
+    # the last third is from step 400 on, two of these four
+    assert verdicts([0.2, 0.3, 0.95, 1.05])[1] == "holds"
+    assert verdicts([0.2, 0.6, 1.0, 1.0], loss=np.nan)[1] == "fails"
+    assert verdicts([0.6, 0.9, 1.0, 1.0])[:2] == ["inconclusive", "inconclusive"]
+    assert verdicts([0.2, 0.6, 0.7, 0.8], steps=60)[1] == "inconclusive"
+    assert verdicts([0.2, 0.6, 1.0, 1.0], layer=1.0)[2] == "fails"
+
+
+def test_evidence_against_names_the_layers_and_the_lower_rate():
+    courses = [course([0.2, 1.0, 1.0, 1.0], lr=lr) for lr in (1.0, 0.5, 0.25)]
+    first, _, last = edge_of_stability.evidence_against(courses)
+    assert "At lr 1 no layer" in first
+    assert "conv1 0.5 of 2 / lr" in first
+    assert "at lr 0.25 the sharpness ends at 1 of 2 / lr after 600 steps" in last
+
+
+def test_curvature_of_lms_on_a_layers_input():
+    torch.manual_seed(0)
+    images = torch.randn(5, 2, 14, 14)
+    model = edge_of_stability.network(images, 3, (2, 3), seed=1)
+    reference = model.conv1(images).tanh().detach()
+    patches = nn.functional.unfold(reference, 3).transpose(1, 2).reshape(-1, 18).double()
+    patches = torch.cat([patches, torch.ones(len(patches), 1)], dim=1)
+    R = patches.T @ patches / len(patches)
+    found = edge_of_stability.lms_curvature(model, "conv2", images)
+    assert found == pytest.approx(2 * float(torch.linalg.eigvalsh(R)[-1]) / 3, rel=1e-6)
+    y = torch.randn(5, 3)
+    own = cnnbridge.sharpness(model, images, y, nn.MSELoss(), kind="gauss_newton", layer="linear")
+    bound = edge_of_stability.lms_curvature(model, "linear", images)
+    assert bound == pytest.approx(own, rel=1e-3)
+
+
+def test_weights_start_at_half_of_torchs():
+    images = torch.zeros(1, 1, 14, 14)
+    model = edge_of_stability.network(images, 10, (6, 8), seed=0)
+    largest = float(model.conv1.weight.detach().abs().max())
+    assert 0.9 * 0.5 / 5 < largest <= 0.5 / 5  # uniform in ± 1 / sqrt(25), halved
+
+
+def test_a_run(tmp_path):
+    summary = edge_of_stability.run(TINY, tmp_path, device="cpu")
+    assert (summary.status, summary.answer.verdict) == ("complete", "inconclusive")
+    assert {"edge.png", "edge.svg"} <= {p.name for p in tmp_path.iterdir()}
+    assert_self_contained((tmp_path / "report.html").read_text())
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["answer"]["rule"] == edge_of_stability.RULE
+    assert len(written["results"]["every-rate"]) == 3
+    with pytest.raises(UserError, match="unknown preset"):
+        edge_of_stability.configure("huge")
+
+
+def test_a_diverging_run_is_a_result():
+    torch.manual_seed(0)
+    images, labels = torch.randn(5, 1, 14, 14), torch.tensor([0, 1, 2, 0, 1])
+    found = edge_of_stability.follow(images, labels, 3, TINY, lr=1e30, steps=6, layers=())
+    assert found.diverged
+    assert edge_of_stability.course_rows([found])[0][4] == "diverged"

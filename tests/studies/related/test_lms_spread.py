@@ -1,0 +1,140 @@
+"""Theory and simulation over the eigenvalue spread, and what the checks notice."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy
+
+from studies.engine.errors import UserError
+from studies.related.lms_spread import measure as lms_spread
+from studies.related.lms_spread.measure import Cell, Ratio
+from tests.studies.engine.test_report import assert_self_contained
+
+TINY = lms_spread.configure("smoke")
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("spread", [10.0, 1000.0])
+def test_processes_have_the_spread_asked_for(order, spread):
+    source = lms_spread.autoregressive(order, spread, 8)
+    values = np.linalg.eigvalsh(source.R)
+    assert values[-1] / values[0] == pytest.approx(spread, rel=1e-6)
+    assert len(source.ar) == order
+
+
+def test_spread_one_is_white():
+    np.testing.assert_allclose(lms_spread.autoregressive(1, 1.0, 4).R, np.eye(4))
+
+
+def test_every_mode_has_its_share():
+    R = lms_spread.autoregressive(2, 100.0, 5).R
+    values, vectors = np.linalg.eigh(R)
+    w = lms_spread.equal_shares(R, np.random.default_rng(0))
+    np.testing.assert_allclose(values * (vectors.T @ w) ** 2, 1 / 5)
+
+
+def test_ratio():
+    ratio = Ratio.of(np.array([2.0, 4.0, 6.0]), 2.0)
+    assert (ratio.mean, ratio.predicted) == (2.0, 2.0)
+    assert ratio.error == pytest.approx(1 / math.sqrt(3))
+    assert ratio.z == pytest.approx(math.sqrt(3))
+    assert not ratio.settled  # its error is above a quarter of it
+    assert Ratio(1.0, 0.2, 1.0).settled
+    assert not Ratio(math.inf, math.nan, 1.0).settled
+    assert Ratio(math.inf, math.nan, 1.0).z == math.inf
+    assert Ratio(0.5, 0.0, 1.0).z == -math.inf
+
+
+def test_a_cell_is_predicted_as_by_a_loop():
+    """Powers of the modes step by step (Feuer and Weinstein 1985), and areas under their sum."""
+    cell = lms_spread.measure(1, 10.0, 0.2, "independent", TINY, seed=5)
+    R = lms_spread.autoregressive(1, 10.0, TINY.taps).R
+    lam = np.linalg.eigvalsh(R)
+
+    def load(mu):
+        return sum(mu * x / (2 * (1 - mu * x)) for x in lam) - 1
+
+    mu = 0.2 * scipy.optimize.brentq(load, 0, (1 - 1e-9) / lam[-1])
+    S = sum(mu * x / (2 - 2 * mu * x) for x in lam)
+    emse = TINY.noise * S / (1 - S)
+    k, curve = [1 / (TINY.taps * x) for x in lam], []
+    while not curve or curve[-1] > emse + 0.01:
+        curve.append(sum(x * p for x, p in zip(lam, k, strict=True)))
+        k = [
+            (1 - 2 * mu * x + 2 * mu**2 * x**2) * p + mu**2 * x * (curve[-1] + TINY.noise)
+            for x, p in zip(lam, k, strict=True)
+        ]
+    curve.pop()
+    assert cell.misadjustment.predicted == pytest.approx(S / (1 - S))
+    assert cell.time.predicted == pytest.approx(sum(c - emse for c in curve), rel=1e-6)
+    np.testing.assert_allclose(cell.curves[1], curve, rtol=1e-6)
+    assert abs(cell.time.z) < lms_spread.half_width([cell], TINY.groups)
+    assert cell.diverged == 0
+
+
+def test_windows_cover_the_curve():
+    cell = lms_spread.measure(1, 10.0, 0.2, "delay line", TINY, seed=5)
+    observed, predicted = cell.curves
+    assert len(observed) == len(predicted)
+    assert predicted[0] > cell.windows[0].predicted > predicted[len(predicted) // 4]
+    assert cell.windows[-1].predicted < predicted[len(predicted) // 2]
+    assert cell.curve_z == max((w.z for w in cell.windows), key=abs)
+
+
+def cell(kind="independent", *, time=1.0, misadjustment=1.0, window=1.0, error=0.01, fraction=0.2):
+    return Cell(
+        name="AR(1)",
+        spread=10.0,
+        fraction=fraction,
+        kind=kind,
+        time=Ratio(time, error, 30.0),
+        misadjustment=Ratio(misadjustment, error, 0.1),
+        windows=(Ratio(1.0, error, 1.0), Ratio(window, error, 0.5)),
+        curves=(np.geomspace(1, 0.01, 40), np.geomspace(1, 0.01, 40)),
+        diverged=0,
+    )
+
+
+def verdicts(*cells):
+    config = dataclasses.replace(TINY, groups=100)
+    return [check.verdict for check in lms_spread.checks_of(cells, config)]
+
+
+def test_checks_notice():
+    # k is near 4 for a hundred groups: an error of 0.01 makes intervals of 0.04
+    line = cell("delay line")
+    assert verdicts(cell(), line) == ["holds"] * 5
+    assert verdicts(cell(time=1.1), line)[:3] == ["fails", "holds", "holds"]
+    assert verdicts(cell(window=0.9), line)[:3] == ["holds", "fails", "holds"]
+    assert verdicts(cell(misadjustment=math.inf), line)[:3] == ["holds", "holds", "fails"]
+    assert verdicts(cell(), cell("delay line", time=1.2))[3:] == ["fails", "holds"]
+    assert verdicts(cell(), cell("delay line", misadjustment=0.92))[3:] == ["holds", "inconclusive"]
+    broken = cell("delay line", time=math.inf, error=math.nan)
+    assert verdicts(cell(), broken)[3:] == ["fails", "inconclusive"]
+    # only the smallest step is judged on the delay line
+    assert len(verdicts(cell(), cell("delay line", time=1.2, fraction=0.4))) == 3
+
+
+def test_evidence_against_says_where_theory_is_left():
+    config = dataclasses.replace(TINY, groups=100)
+    cells = [cell("delay line", time=1.1), cell("delay line", error=0.3, fraction=0.4)]
+    small, large = lms_spread.evidence_against(cells, config)
+    assert "AR(1) of spread 10 (time 1.1 of theory's)" in small
+    assert "does not settle: AR(1) of spread 10" in large
+
+
+def test_a_run(tmp_path):
+    summary = lms_spread.run(TINY, tmp_path, device="cpu")
+    assert summary.status == "complete"
+    assert summary.count("fails") == 0
+    assert [c.verdict for c in summary.checks[:3]] == ["holds"] * 3
+    assert {"lms-spread.png", "lms-spread.svg"} <= {p.name for p in tmp_path.iterdir()}
+    assert_self_contained((tmp_path / "report.html").read_text())
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["answer"]["rule"] == lms_spread.RULE
+    assert len(written["results"]["every-input-and-step-size"]) == 12
+    with pytest.raises(UserError, match="unknown preset"):
+        lms_spread.configure("huge")
