@@ -1,8 +1,9 @@
 """What a study is: cells to measure, and a judge that turns the measurements into findings.
 
-A study is a value, ``Study``. The engine owns everything around it: folder, grid, resuming, failed
-cells, summary, report, tables, figures, terminal. A study's own package has four small files: the
-question (``__init__``), ``measure`` (the only one that may import torch), ``judge`` and ``figures``.
+A study is a value, ``Study``. The engine owns everything around it: folder, grid, resuming,
+failed cells, summary, report, tables, figures, terminal. A study's own package has four small
+files: the question (``__init__``), ``measure`` (the only one that may import torch), ``judge`` and
+``figures``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Lazy:
     path: str
 
     def __call__(self, *args: Any) -> Any:
+        """Import the function and call it."""
         module, name = self.path.split(":")
         return getattr(importlib.import_module(module), name)(*args)
 
@@ -113,7 +115,7 @@ class Findings:
     answer : the figure that shows the answer; None for a study without one.
     against : evidence against the simple reading, one sentence each.
     results : further entries for ``results`` in ``summary.json``, plain data.
-    arrays : by file name without suffix, named arrays that go to an ``.npz`` file beside the report.
+    arrays : by file name without suffix, named arrays; each goes to an ``.npz`` file.
     numbers : (what, number) pairs for the answer; those of the checks when left empty.
     """
 
