@@ -11,17 +11,39 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from studies.engine.errors import UserError
 
-__all__ = ["ImageData", "load"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ImageData", "Images", "image_tensors", "load", "tensors"]
 
 FOLDER_IMAGE_SIZE = 32
 SMALLEST_IMAGE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Which images a study uses: the arguments of ``load`` as one value.
+
+    Attributes
+    ----------
+    data, root : name of the set, and the folder that CIFAR-10 is in.
+    limit : number of images.
+    size : side of the images in pixels; None keeps them as they are.
+    seed : of the shuffle, and so of the draw.
+    """
+
+    data: str = "mnist5k"
+    root: str | None = None
+    limit: int
+    size: int | None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,50 @@ def load(
     else:
         raise UserError(f"unknown data {data!r}: choose mnist5k, cifar10 or folder:PATH.")
     return _standardised(data, pixels, labels, classes)
+
+
+@functools.lru_cache(maxsize=4)
+def tensors(images: Images, badly_scaled: bool = False) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Load images as torch tensors, once per process.
+
+    Parameters
+    ----------
+    images : which ones.
+    badly_scaled : multiply the channels by 0.1 to 10, evenly on a log scale; a single one by 10.
+
+    Returns
+    -------
+    images (N, C, H, W) float32, labels (N,) int64, and the number of classes. Every caller gets
+    the same tensors, so nobody may write to them.
+
+    Raises
+    ------
+    UserError : the images are missing, unreadable or unfit for classification.
+    """
+    import torch  # here, because studies of numpy alone load images too
+
+    found = load(
+        images.data, images.root, limit=images.limit, image_size=images.size, seed=images.seed
+    )
+    x = torch.from_numpy(found.images)
+    if badly_scaled:
+        channels = x.shape[1]
+        factors = torch.logspace(-1, 1, channels) if channels > 1 else torch.tensor([10.0])
+        x = x * factors.reshape(-1, 1, 1)
+    return x, torch.from_numpy(found.labels), len(found.classes)
+
+
+def image_tensors(
+    data: str,
+    root: str | None,
+    seed: int,
+    limit: int,
+    size: int | None,
+    badly_scaled: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Call ``tensors`` with the fields of ``Images`` one by one."""
+    chosen = Images(data=data, root=root, limit=limit, size=size, seed=seed)
+    return tensors(chosen, badly_scaled)
 
 
 def _draw(count: int, rng: np.random.Generator, limit: int | None) -> np.ndarray:

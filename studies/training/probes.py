@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ import cnnbridge
 from cnnbridge import SplitBatchNorm
 from cnnbridge.learning.objective import load_forward_mode
 from studies.training.networks import Classifier, conv_layers
+from studies.training.rates import highest_on_grid, stable_interval
 from studies.training.sgd import SgdRun, batch_order, running_mean
 
 __all__ = [
@@ -295,37 +296,6 @@ def without_statistics_gradient(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, flag in zip(norms, before, strict=True):
             norm.grad_through_statistics = flag
-
-
-def highest_on_grid(rates: Sequence[float], stable: Callable[[float], bool]) -> int:
-    """Index of the highest rate that is stable, by bisection; -1 if not even the first is.
-
-    Takes it that everything below a stable rate is stable; a network need not oblige.
-    """
-    low, high = -1, len(rates)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if stable(rates[middle]):
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def stable_interval(rates: Sequence[float], index: int) -> tuple[float, float]:
-    """Between what the highest stable rate lies, of an index of ``highest_on_grid``.
-
-    A rate on the grid counts as itself; off either end of the grid the interval is open.
-
-    Examples
-    --------
-    >>> stable_interval((1.0, 2.0, 4.0), 1), stable_interval((1.0, 2.0, 4.0), 2)
-    ((2.0, 2.0), (4.0, inf))
-    """
-    if index < 0:
-        return 0.0, rates[0]
-    at = rates[index]
-    return (at, math.inf) if index == len(rates) - 1 else (at, at)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from studies.training import probes as predictors
-from studies.training.images import load
+from studies.training.images import image_tensors
 from studies.training.networks import (
     Classifier,
     Init,
@@ -27,6 +27,7 @@ from studies.training.networks import (
     conv_layers,
     draw_weights,
 )
+from studies.training.rates import geometric_rates
 from studies.training.sgd import run_sgd
 
 __all__ = [
@@ -89,37 +90,6 @@ class Cell:
     probe: int = 64
     predict: bool = True
     device: str = "cpu"
-
-
-def geometric_rates(lowest: float, octaves: int, per_octave: int = 2) -> tuple[float, ...]:
-    """Learning rates from ``lowest`` on, so many to each factor of two.
-
-    Examples
-    --------
-    >>> geometric_rates(0.5, octaves=2, per_octave=1)
-    (0.5, 1.0, 2.0)
-    """
-    steps = np.arange(octaves * per_octave + 1) / per_octave
-    return tuple(float(rate) for rate in lowest * 2.0**steps)
-
-
-@functools.lru_cache(maxsize=4)
-def image_tensors(
-    data: str,
-    root: str | None,
-    seed: int,
-    limit: int,
-    size: int | None,
-    badly_scaled: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Images, labels and the number of classes; read once in a process, not to be written to."""
-    found = load(data, root, limit=limit, image_size=size, seed=seed)
-    images = torch.from_numpy(found.images)
-    if badly_scaled:
-        channels = images.shape[1]
-        factors = torch.logspace(-1, 1, channels) if channels > 1 else torch.tensor([10.0])
-        images = images * factors.reshape(-1, 1, 1)
-    return images, torch.from_numpy(found.labels), len(found.classes)
 
 
 def _fresh(cell: Cell, channels: int, classes: int) -> Classifier:

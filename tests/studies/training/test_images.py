@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from studies.engine.errors import UserError
-from studies.training.images import load
+from studies.training.images import Images, load, tensors
 
 
 def picture(path, rng, size=(20, 12), mode="RGB"):
@@ -123,3 +123,20 @@ def test_impossible_limit_and_size():
         load("mnist5k", limit=0)
     with pytest.raises(UserError, match="at least 8 pixels"):
         load("mnist5k", image_size=4)
+
+
+def test_tensors_are_the_loaded_images_read_once():
+    chosen = Images(limit=50, size=8, seed=1)
+    x, y, classes = tensors(chosen)
+    found = load("mnist5k", limit=50, image_size=8, seed=1)
+    np.testing.assert_array_equal(x.numpy(), found.images)
+    np.testing.assert_array_equal(y.numpy(), found.labels)
+    assert classes == 10
+    assert tensors(Images(limit=50, size=8, seed=1))[0] is x
+    np.testing.assert_array_equal(tensors(chosen, True)[0].numpy(), 10 * found.images)
+
+
+def test_badly_scaled_channels_span_two_decades(folder):
+    chosen = Images(data=f"folder:{folder}", limit=8, size=8)
+    ratio = tensors(chosen, True)[0] / tensors(chosen)[0]
+    np.testing.assert_allclose(ratio.nanmean(dim=(0, 2, 3)).numpy(), [0.1, 1, 10], rtol=1e-5)

@@ -186,15 +186,3 @@ def test_growth_of_the_filters():
             conv.weight.mul_(factor)
     # the median of 1, 4, 9, 16, 25, 36
     assert normalized_runs.growth(before, after) == pytest.approx(12.5)
-
-
-@pytest.mark.parametrize("edge", range(-1, 6))
-def test_bisection_on_a_grid(edge):
-    tried = []
-
-    def stable(rate):
-        tried.append(rate)
-        return rate <= edge
-
-    assert predictors.highest_on_grid([0, 1, 2, 3, 4, 5], stable) == edge
-    assert len(tried) <= 3
