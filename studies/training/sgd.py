@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from studies.engine.errors import UserError
+from studies.engine.smoothing import SMOOTHING, running_mean
 
 __all__ = [
     "SgdRun",
@@ -23,13 +24,11 @@ __all__ = [
     "choose_device",
     "reproducible",
     "run_sgd",
-    "running_mean",
     "train_below",
     "train_classifier",
 ]
 
 State = Literal["stable", "diverged", "dead"]
-SMOOTHING = 10
 PATIENCE = 2 * SMOOTHING
 
 
@@ -284,14 +283,6 @@ def batch_order(count: int, batch_size: int, steps: int, seed: int) -> Iterator[
             if len(chosen) == batch_size:
                 done += 1
                 yield chosen
-
-
-def running_mean(values: np.ndarray, width: int = SMOOTHING) -> np.ndarray:
-    """Mean of the last ``width`` values at each place; of those there are, at the beginning."""
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=float)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - width, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 def _same_for_all(logits: torch.Tensor | None) -> bool:

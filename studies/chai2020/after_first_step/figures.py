@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from studies.chai2020.after_first_step.judge import DISTANCE, Found, stable_rates
 from studies.engine import page as report
 from studies.engine import style as figures
-from studies.training.sgd import running_mean
+from studies.engine.smoothing import running_mean
 
 if TYPE_CHECKING:
     from studies.chai2020.after_first_step.measure import Config

@@ -14,9 +14,9 @@ from studies.engine import page as report
 from studies.engine import paired
 from studies.engine import summary as results
 from studies.engine.paired import Interval
+from studies.engine.smoothing import running_mean
 from studies.engine.summary import Check
 from studies.training.probes import stable_interval
-from studies.training.sgd import running_mean
 
 if TYPE_CHECKING:
     from studies.chai2020.after_first_step.measure import Config

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from studies.engine import page as report
 from studies.engine import style as figures
-from studies.training.sgd import running_mean
+from studies.engine.smoothing import running_mean
 
 if TYPE_CHECKING:
     from studies.chai2020.two_effects.groups import Group, Groups

@@ -1,12 +1,12 @@
 """Short runs of SGD: what they see and what is said to have become of them."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from studies.engine.errors import UserError
-from studies.training.sgd import batch_order, run_sgd, running_mean
+from studies.engine.smoothing import running_mean
+from studies.training.sgd import batch_order, run_sgd
 
 
 def problem(count=64):
@@ -90,12 +90,6 @@ def test_stops_below_the_threshold():
     assert run.steps_to(0.01) is None
     mean = running_mean(run.loss)
     assert mean[-1] < 0.5 <= mean[-2]
-
-
-def test_running_mean():
-    values = np.random.default_rng(0).standard_normal(25)
-    expected = [values[max(0, n - 9) : n + 1].mean() for n in range(25)]
-    np.testing.assert_allclose(running_mean(values), expected, rtol=1e-12)
 
 
 def test_order_of_batches():
