@@ -1,4 +1,4 @@
-"""Where stability ends: found by running, and mapped over step size and eigenvalue spread."""
+"""Edges of stability: measured by running filters, and mapped over step size and spread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
+from adaptive import search
 from adaptive.checks import Array
 from adaptive.ensemble import ALGORITHMS
 from adaptive.regressors import Regressors, regressors
@@ -164,7 +165,9 @@ def observed_edge(
             with np.errstate(over="ignore", under="ignore"):
                 return bool(np.linalg.norm(run.weights) > 1.0)
 
-        edges[i] = _bisect(grows, start, width)
+        low, high = search.bracket(grows, start, up=STRIDE, reach=FARTHEST)
+        low, high = search.bisect(grows, low, high, width=width, geometric=True)
+        edges[i] = np.sqrt(low * high)
     edges.sort()
     lower, upper = _median_interval(edges)
     return ObservedEdge(
@@ -241,7 +244,7 @@ def stability_map(
         raise ValueError(f"spreads must be at least 1; got {chi[0]:.4g}")
     problems = []
     for spread in chi:
-        R = AutoRegressive([_coefficient(L, float(spread))], taps=L).R
+        R = AutoRegressive.with_spread(float(spread), taps=L).R
         problems.append(WienerProblem(R=R, P=np.zeros(L), d_power=1.0))
     # the bounds do not depend on the step size at which they are asked for
     at_one = [predict(problem, mu=1.0, steps=1, **options) for problem in problems]
@@ -267,23 +270,6 @@ def _ascending(name: str, value: ArrayLike) -> Array:
     if a.min() <= 0 or np.any(np.diff(a) <= 0):
         raise ValueError(f"{name} must be positive and ascending; got {a.tolist()}")
     return a
-
-
-def _coefficient(taps: int, spread: float) -> float:
-    """The AR(1) coefficient at which R of so many taps has this eigenvalue spread."""
-    if spread == 1:
-        return 0.0
-
-    def gap(rho: float) -> float:
-        lam = np.linalg.eigvalsh(AutoRegressive([rho], taps=taps).R)
-        return float(np.log(lam[-1] / max(lam[0], 1e-300)) - np.log(spread))
-
-    try:
-        return float(scipy.optimize.brentq(gap, 0.0, 1 - 1e-12, xtol=1e-14))
-    except ValueError:
-        raise ValueError(
-            f"spreads must be within reach of an AR(1) input; got {spread:.3g}"
-        ) from None
 
 
 def _source(
@@ -326,27 +312,6 @@ def _start(rng: np.random.Generator, taps: int, dtype: np.dtype) -> Array:
         w += 1j * rng.standard_normal(taps)
     unit: Array = w / np.linalg.norm(w)
     return unit
-
-
-def _bisect(grows: Callable[[float], bool], start: float, width: float) -> float:
-    """The first mu at which ``grows`` turns true, geometric mean of the final bracket."""
-    low = start
-    while grows(low):
-        low /= 2
-        if low < start / FARTHEST:
-            raise ValueError(f"no stable step size found down to mu = {low:.3g}")
-    high = low * STRIDE
-    while not grows(high):
-        low, high = high, high * STRIDE
-        if high > start * FARTHEST:
-            raise ValueError(f"no divergence found up to mu = {high:.3g}")
-    while high / low > 1 + width:
-        middle = float(np.sqrt(low * high))
-        if grows(middle):
-            high = middle
-        else:
-            low = middle
-    return float(np.sqrt(low * high))
 
 
 def _median_interval(edges: Array) -> tuple[float, float]:

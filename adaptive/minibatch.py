@@ -25,6 +25,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
+from adaptive import search
 from adaptive.checks import Array
 from adaptive.modes import NaturalModes, natural_modes
 from adaptive.results import LearningCurve
@@ -309,11 +310,8 @@ def lyapunov_edge(
     def exponents(mu: float) -> Array:
         return data.exponents(mu, seed, runs, steps)
 
-    low = high = data.edge()
-    while exponents(low).mean() >= 0:  # sampling noise, right at the mean-square edge
-        low *= 0.5
-    while exponents(high).mean() <= 0:
-        low, high = high, 1.05 * high
+    # sampling noise can put the crossing a little below the mean-square edge
+    low, high = search.bracket(lambda mu: bool(exponents(mu).mean() > 0), data.edge(), up=1.05)
     value = float(
         scipy.optimize.bisect(lambda mu: float(exponents(mu).mean()), low, high, rtol=1e-6)
     )

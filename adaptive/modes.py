@@ -56,13 +56,9 @@ class NaturalModes:
         With momentum each mode is a second-order recursion, and decays like its larger root; a
         conjugate pair, of modulus sqrt(momentum), rings (Polyak 1964).
         """
-        total = 1 + momentum - _checks.positive("mu", mu) * self.eigenvalues
-        total[self.stationary] = 1 + momentum
-        root = np.sqrt(total**2 - 4 * momentum + 0j)
-        # the larger root without cancellation, the smaller one from their product
-        larger = (total + np.where(total < 0, -root, root)) / 2
-        smaller = np.divide(momentum, larger, out=np.zeros_like(larger), where=larger != 0)
-        return np.stack([larger, smaller], axis=-1)
+        step = _checks.positive("mu", mu) * self.eigenvalues
+        step[self.stationary] = 0.0
+        return np.moveaxis(heavy_ball_roots(step, momentum), 0, -1)
 
     def time_constants(self, mu: float) -> Array:
         """(L,) updates in which a mode falls to 1/e; inf where it stays, negative if it grows."""
@@ -103,6 +99,34 @@ class NaturalModes:
         return path
 
 
+def heavy_ball_roots(step: ArrayLike, momentum: float) -> Array:
+    """Roots z of z^2 - (1 + momentum - step) z + momentum, the larger in modulus first.
+
+    A mode of curvature h under gradient descent with heavy-ball momentum at rate mu follows the
+    second-order recursion with these characteristic roots, step = mu h (Polyak 1964).
+
+    Parameters
+    ----------
+    step : (...) mu times the eigenvalues.
+    momentum : beta, in [0, 1).
+
+    Returns
+    -------
+    (2, ...) complex.
+
+    Examples
+    --------
+    >>> heavy_ball_roots([1.0], 0.0).real.tolist(), np.abs(heavy_ball_roots(1.0, 0.25)).tolist()
+    ([[0.0], [0.0]], [0.5, 0.5])
+    """
+    total = 1 + momentum - np.asarray(step)
+    root = np.sqrt(total**2 - 4 * momentum + 0j)
+    # the larger root without cancellation, the smaller one from their product
+    larger = (total + np.where(total < 0, -root, root)) / 2
+    smaller = np.divide(momentum, larger, out=np.zeros_like(larger), where=larger != 0)
+    return np.stack([larger, smaller])
+
+
 def natural_modes(R: ArrayLike) -> NaturalModes:
     """Natural modes of LMS for the input autocorrelation matrix R.
 
@@ -136,6 +160,6 @@ def natural_modes(R: ArrayLike) -> NaturalModes:
     if eigenvalues[0] < -100 * tolerance:
         raise ValueError(
             f"R must be positive semidefinite; got the eigenvalue {eigenvalues[0]:.3g} "
-            f"beside the largest, {eigenvalues[-1]:.3g}"
+            f"and the largest, {eigenvalues[-1]:.3g}"
         )
     return NaturalModes(np.maximum(eigenvalues, 0), eigenvectors, tolerance)

@@ -6,6 +6,7 @@ at every sample of a run, without a transient to be left out.
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 from abc import ABC, abstractmethod
@@ -338,6 +339,51 @@ class AutoRegressive(ARMA):
         object.__setattr__(self, "ar", _coefficients("coefficients", coefficients))
         object.__setattr__(self, "ma", np.zeros(0))
         self._finish("coefficients", taps, power, innovations)
+
+    @classmethod
+    def with_spread(cls, spread: float, *, taps: int, order: int = 1) -> AutoRegressive:
+        """Unit-power process whose R has a given eigenvalue spread.
+
+        Parameters
+        ----------
+        spread : lambda_max / lambda_min of R, at least 1; 1 is white noise.
+        taps : length of the delay line, at least 2.
+        order : 1 has one real pole; 2 a pair of poles at an eighth of the sampling rate.
+
+        Raises
+        ------
+        TypeError, ValueError : spread below 1 or beyond what a pole of radius 0.9999 gives,
+            taps < 2, order neither 1 nor 2.
+
+        Examples
+        --------
+        >>> source = AutoRegressive.with_spread(100.0, taps=8)
+        >>> round(float(np.linalg.cond(source.R)), 6), source.coefficients.round(3).tolist()
+        (100.0, [0.866])
+        """
+        chi, L = _checks.positive("spread", spread), _checks.count("taps", taps, least=2)
+        if chi < 1:
+            raise ValueError(f"spread must be at least 1; got {chi:.4g}")
+        if order not in (1, 2):
+            raise ValueError(f"order must be 1 or 2; got {order!r}")
+        if chi == 1:
+            return cls([], taps=L)
+
+        def process(radius: float) -> AutoRegressive:
+            pair = [2 * radius * math.cos(math.pi / 4), -(radius**2)]
+            return cls([radius] if order == 1 else pair, taps=L)
+
+        def excess(radius: float) -> float:
+            values = np.linalg.eigvalsh(process(radius).R)
+            return math.log(values[-1] / values[0]) - math.log(chi)
+
+        try:
+            radius = scipy.optimize.brentq(excess, 0.0, 0.9999, xtol=1e-12)
+        except ValueError:
+            raise ValueError(
+                f"spread must be within reach of an AR({order}) input; got {chi:.3g}"
+            ) from None
+        return process(float(radius))
 
     @property
     def coefficients(self) -> Array:

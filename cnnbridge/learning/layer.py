@@ -9,6 +9,7 @@ import torch
 
 from adaptive import WienerProblem
 from adaptive.checks import Array
+from adaptive.modes import heavy_ball_roots
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry, group_weights
@@ -194,7 +195,7 @@ def predict_layer(
         eigenvalues=eigenvalues,
         eigenvectors=eigenvectors,
         stationary=still[:, 0] & ~drift.any(axis=1),
-        roots=_roots(rate * curvature, beta),
+        roots=heavy_ball_roots(rate * curvature, beta),
         bounds=learning_rate_bounds(problems, M, momentum=beta, weight_decay=decay),
     )
 
@@ -235,13 +236,3 @@ def heavy_ball(
     # past overflow the increments cancel, inf - inf
     path[np.isnan(path)] = np.inf
     return path
-
-
-def _roots(step: Array, beta: float) -> Array:
-    """Roots of z^2 - (1 + beta - step) z + beta = 0, the larger in modulus first."""
-    half = (1 + beta - step) / 2
-    root = np.sqrt((half**2 - beta).astype(complex))
-    # adding what has the same sign avoids cancellation; the product of the roots is beta
-    large = np.where(half < 0, half - root, half + root)
-    small = np.divide(beta, large, out=np.zeros_like(large), where=large != 0)
-    return np.stack([large, small])

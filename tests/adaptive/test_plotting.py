@@ -195,7 +195,7 @@ def test_a_map_is_what_the_predictions_say():
         (
             lambda ax: adaptive.stability_map(taps=2, spreads=[1e15]),
             ValueError,
-            r"spreads must be within reach of an AR\(1\) input; got 1e\+15",
+            r"spread must be within reach of an AR\(1\) input; got 1e\+15",
         ),
     ],
 )

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import scipy
@@ -102,25 +102,6 @@ def configure(preset: str, *, seed: int = 0) -> Config:
 
 
 # --- one cell --------------------------------------------------------------------------------
-
-
-def autoregressive(order: int, spread: float, taps: int) -> Any:
-    """A process of order 1 or 2 whose R of so many taps has this eigenvalue spread; 1 is white.
-
-    Order 1 has a real pole, order 2 a pair at an eighth of the sampling rate.
-    """
-
-    def process(radius: float) -> Any:
-        pair = [2 * radius * math.cos(math.pi / 4), -(radius**2)]
-        return adaptive.AutoRegressive([radius] if order == 1 else pair, taps=taps)
-
-    def excess(radius: float) -> float:
-        values = np.linalg.eigvalsh(process(radius).R)
-        return math.log(values[-1] / values[0]) - math.log(spread)
-
-    if spread == 1:
-        return adaptive.white(taps)
-    return process(float(scipy.optimize.brentq(excess, 0.0, 0.9999, xtol=1e-12)))
 
 
 def equal_shares(R: Array, rng: np.random.Generator) -> Array:
@@ -212,7 +193,7 @@ def measure(
     order: int, spread: float, fraction: float, kind: Kind, config: Config, seed: int
 ) -> Cell:
     """Predict and observe one cell; ``seed`` is of its runs."""
-    source = autoregressive(order, spread, config.taps)
+    source = adaptive.AutoRegressive.with_spread(spread, taps=config.taps, order=order)
     R = source.R
     w_o = equal_shares(R, np.random.default_rng([config.seed, order, round(spread)]))
     regressors = adaptive.GaussianRegressors(R) if kind == "independent" else source

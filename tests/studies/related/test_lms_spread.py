@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy
 
+import adaptive
 from studies.engine.errors import UserError
 from studies.related.lms_spread import measure as lms_spread
 from studies.related.lms_spread.measure import Cell, Ratio
@@ -19,18 +20,20 @@ TINY = lms_spread.configure("smoke")
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("spread", [10.0, 1000.0])
 def test_processes_have_the_spread_asked_for(order, spread):
-    source = lms_spread.autoregressive(order, spread, 8)
+    source = adaptive.AutoRegressive.with_spread(spread, taps=8, order=order)
     values = np.linalg.eigvalsh(source.R)
     assert values[-1] / values[0] == pytest.approx(spread, rel=1e-6)
     assert len(source.ar) == order
 
 
 def test_spread_one_is_white():
-    np.testing.assert_allclose(lms_spread.autoregressive(1, 1.0, 4).R, np.eye(4))
+    np.testing.assert_allclose(
+        adaptive.AutoRegressive.with_spread(1.0, taps=4, order=1).R, np.eye(4)
+    )
 
 
 def test_every_mode_has_its_share():
-    R = lms_spread.autoregressive(2, 100.0, 5).R
+    R = adaptive.AutoRegressive.with_spread(100.0, taps=5, order=2).R
     values, vectors = np.linalg.eigh(R)
     w = lms_spread.equal_shares(R, np.random.default_rng(0))
     np.testing.assert_allclose(values * (vectors.T @ w) ** 2, 1 / 5)
@@ -51,7 +54,7 @@ def test_ratio():
 def test_a_cell_is_predicted_as_by_a_loop():
     """Powers of the modes step by step (Feuer and Weinstein 1985), and areas under their sum."""
     cell = lms_spread.measure(1, 10.0, 0.2, "independent", TINY, seed=5)
-    R = lms_spread.autoregressive(1, 10.0, TINY.taps).R
+    R = adaptive.AutoRegressive.with_spread(10.0, taps=TINY.taps, order=1).R
     lam = np.linalg.eigvalsh(R)
 
     def load(mu):
