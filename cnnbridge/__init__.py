@@ -28,6 +28,7 @@ from cnnbridge.layers.geometry import (
 )
 from cnnbridge.learning.audit import Audit, audit
 from cnnbridge.learning.compare import Comparison, compare
+from cnnbridge.learning.degree import Degree, degree
 from cnnbridge.learning.layer import LayerPrediction, predict_layer
 from cnnbridge.learning.minibatch import (
     LayerEdges,
@@ -112,6 +113,7 @@ __all__ = [
     "NORMALIZATION_VARIANTS",
     "Audit",
     "Comparison",
+    "Degree",
     "DepartureGrid",
     "EdgeObservation",
     "Extremes",
@@ -154,6 +156,7 @@ __all__ = [
     "compare_minibatch",
     "compare_normalizations",
     "convert_batch_norm",
+    "degree",
     "extreme_eigenvalues",
     "first_step_is_nlms",
     "full_spectrum",
