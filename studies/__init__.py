@@ -4,11 +4,12 @@ Run them with ``naturalmodes run <study>`` or ``python -m studies run <study>``;
 list`` names them. Importing this package imports nothing heavy.
 """
 
-from typing import NamedTuple
+import importlib
+from typing import Any, NamedTuple
 
 from studies.engine.errors import UserError
 
-__all__ = ["STUDIES", "Study", "UserError"]
+__all__ = ["STUDIES", "Study", "UserError", "ported"]
 
 
 class Study(NamedTuple):
@@ -98,3 +99,9 @@ STUDIES = {
         claim="E",
     ),
 }
+
+
+def ported(entry: Study) -> Any:
+    """The study as a ``studies.engine.protocol.Study``; None where its package has none."""
+    package, _, _ = entry.module.rpartition(".")
+    return getattr(importlib.import_module(package), "STUDY", None) if package else None

@@ -14,11 +14,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from studies import STUDIES
+from studies import STUDIES, ported
 from studies.__main__ import missing
 from studies.engine.errors import UserError
 from studies.engine.summary import Summary, command_line, output_folder
@@ -58,7 +58,11 @@ Preset = Annotated[
     str, typer.Option(help="smoke: under a minute; laptop: minutes; full: for a GPU.")
 ]
 Data = Annotated[
-    str, typer.Option(help="mnist5k, cifar10 or folder:PATH (one folder of images per class).")
+    str | None,
+    typer.Option(
+        help="mnist5k, cifar10 or folder:PATH (one folder of images per class).",
+        show_default="mnist5k",
+    ),
 ]
 DataRoot = Annotated[
     Path | None, typer.Option(help="For cifar10: the folder with cifar-10-batches-py.")
@@ -75,7 +79,7 @@ Workers = Annotated[
 def run(
     study: Annotated[str, typer.Argument(help="Which study; `naturalmodes list` names them.")],
     preset: Preset = "laptop",
-    data: Data = "mnist5k",
+    data: Data = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -83,34 +87,95 @@ def run(
         Path | None, typer.Option(help="Folder for the results.", show_default="results/STUDY")
     ] = None,
     workers: Workers = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE: another setting of the preset, with dots."),
+    ] = None,
 ) -> None:
     """Run one study; leaves report.html, summary.json, figures and arrays in a folder."""
     if study not in STUDIES:
         fail(f"There is no study {study!r}; there is: {', '.join(STUDIES)}.", 2)
     folder = Path("results", study) if out is None else out
-    # Spelt out with every option, so that it repeats this run whatever the defaults become.
-    words = ["run", study, *_choices(preset, data, data_root, device, seed, folder)]
+    chosen: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed}
     with _one_sentence(folder):
-        from studies.reproduce import accepted
+        found = ported(STUDIES[study])
+        if found is None:
+            summary = _run_unported(study, preset, chosen, device, folder, workers)
+        else:
+            from studies.engine.runner import configure
+            from studies.engine.runner import run as run_study
 
-        module = importlib.import_module(STUDIES[study].module)
-        chosen = {"data": data, "data_root": data_root, "seed": seed}
-        options = {"device": device, "command": command_line(words), "workers": workers}
-        taken = accepted(module.configure, chosen), accepted(module.run, options)
-        # an option may be left out where it means nothing, but not be asked for in vain
-        if data != "mnist5k" and "data" not in taken[0]:
-            raise UserError(f"the study {study} uses no images: leave out --data.")
-        if workers is not None and "workers" not in taken[1]:
-            raise UserError(f"the study {study} runs in one process: leave out --workers.")
-        summary = module.run(module.configure(preset, **taken[0]), out=folder, **taken[1])
+            fields = {**dict(_assignment(text) for text in set_ or []), **chosen}
+            config = configure(found, preset, **fields)
+            # Spelt out with every option, so that it repeats this run whatever the defaults become.
+            words = ["run", study, *_choices(preset, data, data_root, device, seed, folder)]
+            words += [word for text in set_ or [] for word in ("--set", text)]
+            summary = run_study(
+                found, config, folder, device=device, command=command_line(words), workers=workers
+            )
     _finish(summary)
+
+
+@app.command()
+def judge(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+) -> None:
+    """Judge the results of an old run again, by the code of today; nothing is measured."""
+    with _one_sentence(folder):
+        from studies.engine.runner import rejudge
+
+        name = Summary.read(folder / "summary.json").study
+        study = ported(STUDIES[name]) if name in STUDIES else None
+        if study is None:
+            raise UserError(f"{folder} holds a run of {name}, which is no study of this package.")
+        summary = rejudge(study, folder)
+    _finish(summary)
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    """``name=value``; the value as TOML, or as the text that it is."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set takes NAME=VALUE, got {text!r}.")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value
+
+
+def _run_unported(
+    study: str,
+    preset: str,
+    chosen: dict[str, Any],
+    device: str,
+    folder: Path,
+    workers: int | None,
+) -> Summary:
+    from studies.reproduce import accepted
+
+    data = chosen["data"] or "mnist5k"
+    module = importlib.import_module(STUDIES[study].module)
+    words = ["run", study, "--preset", preset, "--data", str(data)]
+    words += ["--data-root", str(chosen["data_root"])] if chosen["data_root"] is not None else []
+    words += ["--device", device, "--seed", str(chosen["seed"]), "--out", str(folder)]
+    options = {"device": device, "command": command_line(words), "workers": workers}
+    taken = accepted(module.configure, {**chosen, "data": data}), accepted(module.run, options)
+    # refuse an option that the study would ignore
+    if data != "mnist5k" and "data" not in taken[0]:
+        raise UserError(f"the study {study} uses no images: leave out --data.")
+    if workers is not None and "workers" not in taken[1]:
+        raise UserError(f"the study {study} runs in one process: leave out --workers.")
+    summary: Summary = module.run(module.configure(preset, **taken[0]), out=folder, **taken[1])
+    return summary
 
 
 @app.command()
 def reproduce(
     paper: Annotated[str, typer.Argument(help="Which paper: chai2020.")],
     preset: Preset = "laptop",
-    data: Data = "mnist5k",
+    data: Data = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -231,10 +296,11 @@ def bench(
 
 
 def _choices(
-    preset: str, data: str, data_root: Path | None, device: str, seed: int, folder: Path
+    preset: str, data: str | None, data_root: Path | None, device: str, seed: int, folder: Path
 ) -> list[str]:
-    root = ["--data-root", str(data_root)] if data_root is not None else []
-    words = ["--preset", preset, "--data", data, *root]
+    words = ["--preset", preset]
+    words += ["--data", data] if data is not None else []
+    words += ["--data-root", str(data_root)] if data_root is not None else []
     return [*words, "--device", device, "--seed", str(seed), "--out", str(folder)]
 
 

@@ -14,13 +14,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from studies import STUDIES, Study
+from studies import STUDIES, Study, ported
 from studies.engine import page as report
+from studies.engine import protocol
 from studies.engine import summary as results
+from studies.engine.configuring import configure, uses_images
 from studies.engine.errors import UserError
+from studies.engine.runner import run as run_study
 from studies.engine.summary import Answer, Summary, worst
 
 __all__ = ["PAPERS", "Claim", "Paper", "accepted", "reproduce"]
@@ -88,7 +90,7 @@ class _Part:
     letter: str
     name: str
     study: Study
-    module: ModuleType
+    module: Any
     config: Any
     folder: Path
     command: str
@@ -99,8 +101,11 @@ class _Part:
     @property
     def answer(self) -> Answer:
         """The study's own answer, or one made of its checks when it gives none."""
-        experiment = getattr(self.module, "EXPERIMENT", self.study.question)
-        rule = getattr(self.module, "RULE", "It holds when every check of the study holds.")
+        if isinstance(self.module, protocol.Study):
+            experiment, rule = self.module.experiment, self.module.rule
+        else:
+            experiment = getattr(self.module, "EXPERIMENT", self.study.question)
+            rule = getattr(self.module, "RULE", "It holds when every check of the study holds.")
         if self.summary is None:
             return Answer(experiment, rule, reason=self.error or "It has not been run.")
         answer = self.summary.answer
@@ -277,8 +282,17 @@ def _parts(
             for name, study in studies.items():
                 if study.claim != letter:
                     continue
-                module = importlib.import_module(study.module)
-                taken = accepted(module.configure, choices)
+                new = ported(study)
+                if new is None:
+                    module: Any = importlib.import_module(study.module)
+                    given = {k: v for k, v in choices.items() if v is not None}
+                    taken = accepted(module.configure, given)
+                    config = module.configure(preset, **taken)
+                else:
+                    module = new
+                    fits = uses_images(new)
+                    taken = {k: v for k, v in choices.items() if k == "seed" or fits}
+                    config = configure(new, preset, **taken)
                 folder = out / f"{letter}-{name}"
                 parts.append(
                     _Part(
@@ -286,7 +300,7 @@ def _parts(
                         name=name,
                         study=study,
                         module=module,
-                        config=module.configure(preset, **taken),
+                        config=config,
                         folder=folder,
                         command=_command(name, preset, taken, device, folder),
                     )
@@ -304,6 +318,16 @@ def _command(name: str, preset: str, choices: Mapping[str, Any], device: str, fo
 
 
 def _run(part: _Part, device: str, workers: int | None) -> None:
+    if isinstance(part.module, protocol.Study):
+        part.summary = run_study(
+            part.module,
+            part.config,
+            part.folder,
+            device=device,
+            command=part.command,
+            workers=workers,
+        )
+        return
     run = part.module.run
     part.summary = run(
         part.config,

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import io
 import itertools
@@ -42,8 +43,9 @@ from tqdm import tqdm
 
 from studies.engine import summary as results
 from studies.engine.errors import UserError
+from studies.engine.protocol import Lazy
 
-__all__ = ["Cell", "Outlook", "load_grid", "outlook", "product", "run_grid"]
+__all__ = ["Cell", "Outlook", "load_cells", "load_grid", "outlook", "product", "run_grid"]
 
 Engine = Literal["joblib", "serial", "dask"]
 Config = Any  # a mapping with string keys, or a dataclass
@@ -156,6 +158,7 @@ def run_grid(
     progress: bool = True,
     version: str = "",
     keywords: bool = False,
+    name: str | None = None,
 ) -> list[Cell]:
     """Run a function over a grid of configs; skip what an earlier run has left.
 
@@ -176,6 +179,7 @@ def run_grid(
     version : part of what names a result. Change it when the function changes its meaning, and
         nothing computed before will be taken for new.
     keywords : call ``function(**config)`` instead of ``function(config)``.
+    name : names the results in place of the function's import path, so that it may move.
 
     Returns
     -------
@@ -203,7 +207,7 @@ def run_grid(
         engine = "serial" if workers == 1 else "joblib"
     if engine not in ("joblib", "serial", "dask"):
         raise UserError(f"unknown engine {engine!r}: choose joblib, serial or dask.")
-    tasks = _tasks(function, grid, version, keywords)
+    tasks = _tasks(function, grid, version, keywords, name)
     store = _Store(results.output_folder(Path(out)))
     store.write_plan(tasks)
     done = {key: cell for key in dict.fromkeys(t.key for t in tasks) if (cell := store.read(key))}
@@ -234,6 +238,20 @@ def run_grid(
     return [done[task.key] for task in tasks]
 
 
+def load_cells(
+    function: Callable[..., Any],
+    grid: Sequence[Config],
+    out: str | Path,
+    *,
+    version: str = "",
+    name: str | None = None,
+) -> list[Cell | None]:
+    """What ``run_grid`` with these arguments has left: one per config, None for one not run."""
+    store = _Store(Path(out))
+    keys = [task.key for task in _tasks(function, grid, version, False, name)]
+    return [store.read(key) or store.read_error(key) for key in keys]
+
+
 def outlook(
     function: Callable[..., Any],
     grid: Sequence[Config],
@@ -242,9 +260,10 @@ def outlook(
     workers: int | None = None,
     version: str = "",
     keywords: bool = False,
+    name: str | None = None,
 ) -> Outlook:
     """What ``run_grid`` with these arguments would cost, from what is in the folder already."""
-    keys = {task.key for task in _tasks(function, grid, version, keywords)}
+    keys = {task.key for task in _tasks(function, grid, version, keywords, name)}
     store = _Store(Path(out))
     done = {key: cell for key in keys if (cell := store.read(key))}
     left = len(keys) - len(done)
@@ -282,9 +301,10 @@ class _Task:
     """Everything a worker needs for one cell; it travels by pickle."""
 
     key: str
-    name: str
+    name: str  # with the version and the config, what the key is made of
     version: str
-    function: Callable[..., Any] | None  # None: import it by name
+    path: str  # where to import the function from
+    function: Callable[..., Any] | None  # None: import it by its path
     root: str | None  # where its top-level module lies, in case the worker's path lacks it
     config: Config
     data: Mapping[str, Any]  # the config as plain data
@@ -292,9 +312,14 @@ class _Task:
 
 
 def _tasks(
-    function: Callable[..., Any], grid: Sequence[Config], version: str, keywords: bool
+    function: Callable[..., Any],
+    grid: Sequence[Config],
+    version: str,
+    keywords: bool,
+    name: str | None = None,
 ) -> list[_Task]:
-    name = function_name(function)
+    path = function_name(function)
+    name = path if name is None else name
     if not len(grid):
         raise UserError("the grid is empty.")
     tasks = []
@@ -308,7 +333,8 @@ def _tasks(
                 key=hashlib.sha256(_text(identity).encode()).hexdigest()[:24],
                 name=name,
                 version=version,
-                function=function if function.__module__ == "__main__" else None,
+                path=path,
+                function=function if path.startswith("__main__:") else None,
                 root=_root(function),
                 config=config,
                 data=data,
@@ -320,6 +346,8 @@ def _tasks(
 
 def function_name(function: Callable[..., Any]) -> str:
     """``package.module:function``, for a function that has one."""
+    if isinstance(function, Lazy):
+        return function.path
     name = getattr(function, "__qualname__", None)
     module = getattr(function, "__module__", None)
     if name is None or module is None or "<" in name:
@@ -361,12 +389,20 @@ def _text(data: Any) -> str:
 
 
 def _root(function: Callable[..., Any]) -> str | None:
-    try:
-        file = Path(inspect.getfile(function)).resolve()
-    except TypeError:  # a builtin
+    if isinstance(function, Lazy):
+        module = function.path.partition(":")[0]
+        spec = importlib.util.find_spec(module)
+        source = None if spec is None else spec.origin
+    else:
+        module = function.__module__
+        try:
+            source = inspect.getfile(function)
+        except TypeError:  # a builtin
+            source = None
+    if source is None:
         return None
-    depth = function.__module__.count(".") + (file.name == "__init__.py")
-    return str(file.parents[depth])
+    file = Path(source).resolve()
+    return str(file.parents[module.count(".") + (file.name == "__init__.py")])
 
 
 # --- running one cell ------------------------------------------------------------------------
@@ -395,7 +431,7 @@ def _run_cell(task: _Task) -> _Outcome:
         document, error, source = None, None, None
         arrays: Arrays = {}
         try:
-            function = task.function or _import(task.name, task.root)
+            function = task.function or _import(task.path, task.root)
             source = inspect.getsourcefile(function) if inspect.isfunction(function) else None
             with one_thread(), _seeded(task.key):
                 result = function(**task.config) if task.keywords else function(task.config)

@@ -19,7 +19,23 @@ if TYPE_CHECKING:
 
     from studies.engine.summary import Check, Verdict
 
-__all__ = ["Figure", "Findings", "Lazy", "Measured", "Study", "Table"]
+__all__ = ["Figure", "Findings", "Lazy", "Measured", "Study", "Table", "seeds"]
+
+
+def seeds(seed: int, count: int) -> range:
+    """Seeds of a study's networks or runs; no two of the first thousand seeds of runs overlap.
+
+    Parameters
+    ----------
+    seed : of the study, ``config.seed``.
+    count : how many are wanted; more keep the first ones.
+
+    Examples
+    --------
+    >>> list(seeds(0, 3)), list(seeds(1, 2))
+    ([1000, 1001, 1002], [2000, 2001])
+    """
+    return range(1000 * (seed + 1), 1000 * (seed + 1) + count)
 
 
 @dataclass(frozen=True)
@@ -36,8 +52,14 @@ class Lazy:
 
     def __call__(self, *args: Any) -> Any:
         """Import the function and call it."""
+        return self.function(*args)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function itself."""
         module, name = self.path.split(":")
-        return getattr(importlib.import_module(module), name)(*args)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return found
 
 
 @dataclass(frozen=True)
@@ -151,6 +173,10 @@ class Study:
         ``cells``, failed ones too. Pure, quick, without torch; repeatable on old results.
     version : change it when ``measure`` changes its numbers; old cells are then not reused.
     serial : presets whose cells take less time than starting worker processes does.
+
+    A cell with a field ``device`` is told ``cpu`` or ``cuda`` through it; a study whose cells have
+    none runs on the CPU and needs no torch. A value in a cell with a method ``check`` has it
+    called once before anything runs, so that missing data is said at once.
     """
 
     name: str

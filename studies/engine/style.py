@@ -1,7 +1,8 @@
-"""The house style of the figures, and saving them as PNG and SVG.
+"""The house style of the figures: colours, layout, and files as PNG and SVG.
 
 No pyplot and no global state: figures are made as objects, so that they come out the same in a
-terminal, in a worker and in a test.
+terminal, in a worker and in a test. matplotlib is imported when something is drawn, so that a
+study's figures can be described without it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from studies.engine import protocol
 from studies.engine.summary import write_atomically
 
-__all__ = ["BLUE", "CYCLE", "GREEN", "GREY", "ORANGE", "PURPLE", "panels", "save", "style"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with every common kind of colour vision, and in print.
+__all__ = ["BLUE", "CYCLE", "GREEN", "GREY", "ORANGE", "PURPLE", "draw", "panels", "save", "style"]
+
+# Okabe and Ito's palette: distinct with every common kind of colour vision, and in print.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY = "#6B6B6B"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE)
@@ -28,6 +30,8 @@ CYCLE = (BLUE, ORANGE, GREEN, PURPLE)
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """Draw in the house style while the context is open."""
+    import matplotlib as mpl
+
     with mpl.rc_context(
         {
             "font.size": 9.5,
@@ -55,6 +59,9 @@ def panels(
     count: int, *, height: float = 2.9, width: float = 9.0, columns: int = 3
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` panels side by side, ``columns`` to a row, sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
@@ -75,3 +82,17 @@ def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     write_atomically(png, lambda temporary: figure.savefig(temporary, metadata={"Software": None}))
     write_atomically(svg, lambda temporary: figure.savefig(temporary, metadata={"Date": None}))
     return png, svg
+
+
+def draw(figure: protocol.Figure, out: Path) -> Path:
+    """Draw a figure in the house style into a folder; the path of its PNG."""
+    with style():
+        canvas, axes = panels(
+            len(figure.plots), height=figure.height, width=figure.width, columns=figure.columns
+        )
+        for plot, ax in zip(figure.plots, axes, strict=True):
+            plot(ax)
+        if figure.finish is not None:
+            figure.finish(canvas, axes)
+        png, _ = save(canvas, out / figure.name)
+    return png

@@ -37,6 +37,7 @@ __all__ = [
     "versions",
     "within",
     "worst",
+    "write_arrays",
     "write_atomically",
     "write_csv",
     "write_json",
@@ -279,6 +280,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
             writer.writerows(rows)
 
     write_atomically(path, write)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays as a compressed ``.npz``, atomically."""
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -34,16 +34,29 @@ class Images:
     Attributes
     ----------
     data, root : name of the set, and the folder that CIFAR-10 is in.
-    limit : number of images.
+    limit : number of images, at most; None for all.
     size : side of the images in pixels; None keeps them as they are.
     seed : of the shuffle, and so of the draw.
     """
 
     data: str = "mnist5k"
     root: str | None = None
-    limit: int
+    limit: int | None
     size: int | None
     seed: int = 0
+
+    def load(self) -> ImageData:
+        """Read them.
+
+        Raises
+        ------
+        UserError : the images are not there, not readable or not fit for classification.
+        """
+        return load(self.data, self.root, limit=self.limit, image_size=self.size, seed=self.seed)
+
+    def check(self) -> None:
+        """Raise the ``UserError`` that ``load`` would."""
+        self.load()
 
 
 @dataclass(frozen=True)
@@ -136,9 +149,7 @@ def tensors(images: Images, badly_scaled: bool = False) -> tuple[torch.Tensor, t
     """
     import torch  # here, because studies of numpy alone load images too
 
-    found = load(
-        images.data, images.root, limit=images.limit, image_size=images.size, seed=images.seed
-    )
+    found = images.load()
     x = torch.from_numpy(found.images)
     if badly_scaled:
         channels = x.shape[1]

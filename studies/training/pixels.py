@@ -1,14 +1,20 @@
-"""Linear prediction of a pixel from the patch beside it: LMS whose R comes from images."""
+"""Linear prediction of a pixel from the patch next to it: LMS whose R comes from images."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from studies.training.images import load
+from studies.training.images import Images, load
 
-__all__ = ["grey_images", "prediction_problem"]
+__all__ = ["grey", "grey_images", "prediction_problem"]
 
 Array = np.ndarray
+
+
+def grey(images: Images) -> Array:
+    """(N, H, W) float64 images, the mean of their channels."""
+    mean: Array = images.load().images.mean(axis=1).astype(np.float64)
+    return mean
 
 
 def grey_images(

@@ -1,19 +1,25 @@
 """Edges of small batches, and what the checks notice."""
 
 import dataclasses
-import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from studies.engine.errors import UserError
-from studies.related.small_batches import measure as small_batches
+from studies.engine.runner import run
+from studies.related.small_batches import STUDY, Cell, Config
+from studies.related.small_batches.judge import Edges, checks
+from studies.related.small_batches.measure import edges
+from studies.training.images import Images
 from studies.training.pixels import prediction_problem
 from tests.studies.engine.test_report import assert_self_contained
 
-TINY = small_batches.Config(
-    "tiny", images=6, image_size=8, patch=2, positions=9, products=4, factors=40
-)
+TINY = Cell(Images(limit=6, size=8), patch=2, positions=9, products=4, factors=40)
+
+
+def compute(images, cell=TINY):
+    return Edges(**edges(images, cell))
 
 
 def made_up(count=6):
@@ -35,7 +41,7 @@ def test_patches_and_the_pixel_beside_them():
 def test_edge_of_single_images_is_that_of_the_whole_map():
     """Batch 1: the spectral radius of K -> mean of (I - mu R_i) K (I - mu R_i), as a matrix."""
     images = made_up()
-    found = small_batches.compute(images, dataclasses.replace(TINY, positions=1000))
+    found = compute(images, dataclasses.replace(TINY, positions=1000))
     u, _ = prediction_problem(images, TINY.patch)
     R = [np.mean([np.outer(v, v) for v in patches], axis=0) for patches in u]
 
@@ -50,19 +56,26 @@ def test_edge_of_single_images_is_that_of_the_whole_map():
 
 
 def test_checks_notice():
-    found = small_batches.compute(made_up(), TINY)
-    assert [c.verdict for c in small_batches.checks_of(found)] == ["holds"] * 3
+    found = compute(made_up())
+    assert [c.verdict for c in checks(found)] == ["holds"] * 3
     bad = dataclasses.replace(found, edges=found.edges[::-1] * 1.5)
-    assert [c.verdict for c in small_batches.checks_of(bad)] == ["fails"] * 3
+    assert [c.verdict for c in checks(bad)] == ["fails"] * 3
 
 
 def test_a_run(tmp_path):
-    summary = small_batches.run(TINY, tmp_path, device="cpu")
+    summary = run(STUDY, Config("tiny", cell=TINY), tmp_path)
     assert (summary.status, summary.answer.verdict) == ("complete", "holds")
     assert {"small-batches.png", "small-batches.svg"} <= {p.name for p in tmp_path.iterdir()}
     assert_self_contained((tmp_path / "report.html").read_text())
-    written = json.loads((tmp_path / "summary.json").read_text())
-    assert written["answer"]["rule"] == small_batches.RULE
-    assert len(written["results"]["edges-of-small-batches"]) == 4
-    with pytest.raises(UserError, match="unknown preset"):
-        small_batches.configure("huge")
+    assert len(summary.results["edges-of-small-batches"]) == 4
+
+
+def test_a_run_without_torch(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; from studies.__main__ import main; "
+        f"sys.argv = ['naturalmodes', 'run', 'small-batches', '--preset', 'smoke', "
+        f"'--out', {str(tmp_path)!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Verdict: holds." in done.stdout
