@@ -19,13 +19,8 @@ True
 """
 
 from cnnbridge.layers.capture import Tape, capture
-from cnnbridge.layers.geometry import (
-    Geometry,
-    group_weights,
-    output_size,
-    taps_per_output,
-    unfold_patches,
-)
+from cnnbridge.layers.geometry import Geometry, output_size
+from cnnbridge.layers.patches import group_weights, taps_per_output, unfold_patches
 from cnnbridge.learning.audit import Audit, audit
 from cnnbridge.learning.compare import Comparison, compare
 from cnnbridge.learning.degree import Degree, degree
@@ -60,7 +55,9 @@ from cnnbridge.learning.problem import (
 )
 from cnnbridge.learning.replay import Replay, Stream, record_stream, replay
 from cnnbridge.learning.sharpness import SharpnessTrack, sharpness, track_sharpness
-from cnnbridge.monitor.monitor import LayerReading, Monitor, lightning_callback
+from cnnbridge.monitor.lightning import lightning_callback
+from cnnbridge.monitor.monitor import Monitor
+from cnnbridge.monitor.reading import LayerReading
 from cnnbridge.normalization.bounds import (
     TraceCeiling,
     interlacing_bounds,
@@ -92,12 +89,8 @@ from cnnbridge.normalization.spectra import (
     weight_standardization,
     zca_whitening,
 )
-from cnnbridge.statistics.autocorrelation import (
-    SampledAutocorrelation,
-    choose_method,
-    patch_autocorrelation,
-    sampled_autocorrelation,
-)
+from cnnbridge.statistics.autocorrelation import choose_method, patch_autocorrelation
+from cnnbridge.statistics.sampled import SampledAutocorrelation, sampled_autocorrelation
 from cnnbridge.statistics.spectrum import (
     Extremes,
     PatchOperator,

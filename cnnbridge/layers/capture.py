@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
-from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, check_input
+from cnnbridge.layers.isolation import find_module, host_copy, unchanged
 
 
 class Tape:
@@ -132,7 +130,7 @@ class Tape:
             self._live = None
         if any(g is None for g in gradients):
             raise RuntimeError(f"the loss does not depend on layer {self._name!r}")
-        self._gradients += [_kept(g) for g in gradients]
+        self._gradients += [host_copy(g) for g in gradients]
 
     def _hook(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -143,8 +141,8 @@ class Tape:
                 f"layer {self._name!r} must take and return a tensor; got "
                 f"{type(entered).__name__} and {type(output).__name__}"
             )
-        self._inputs.append(_kept(entered))
-        self._outputs.append(_kept(output))
+        self._inputs.append(host_copy(entered))
+        self._outputs.append(host_copy(output))
         if self._live is None:
             return None
         # a model frozen up to here still has a gradient to give from here on
@@ -163,11 +161,6 @@ class Tape:
                 f"capture images of one size at a time"
             )
         return torch.cat(parts)
-
-
-def _kept(x: torch.Tensor) -> torch.Tensor:
-    # a copy in any case: later layers may write into the tensor
-    return x.detach().to("cpu", copy=True)
 
 
 @contextmanager
@@ -212,9 +205,9 @@ def capture(model: nn.Module, layer_name: str) -> Iterator[Tape]:
     >>> int(model[1].num_batches_tracked)
     0
     """
-    layer = _find(model, layer_name)
+    layer = find_module(model, layer_name)
     tape = Tape(model, layer, layer_name)
-    with _unchanged(model):
+    with unchanged(model):
         # first in line, so that it sees what the layer itself returned
         handle = layer.register_forward_hook(tape._hook, prepend=True, with_kwargs=True)
         try:
@@ -222,108 +215,3 @@ def capture(model: nn.Module, layer_name: str) -> Iterator[Tape]:
         finally:
             handle.remove()
             tape._active = False
-
-
-def _find(model: nn.Module, layer_name: str) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    modules = dict(model.named_modules())
-    # without dynamo loaded nothing can be compiled, and loading it takes seconds
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    compiled = () if dynamo is None else (dynamo.OptimizedModule,)
-    for module in modules.values():
-        if isinstance(module, compiled) or module._compiled_call_impl is not None:
-            raise TypeError(
-                "model must not be compiled, since compiled code skips hooks; got a compiled "
-                "module: pass the model from before torch.compile, such as compiled._orig_mod"
-            )
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                "model must not be scripted, since scripted code skips hooks; got a ScriptModule: "
-                "pass the model from before torch.jit"
-            )
-    if layer_name not in modules:
-        kinds = get_args(Layer)
-        layers = [repr(n) for n, m in modules.items() if isinstance(m, kinds)]
-        raise ValueError(
-            f"layer_name must name a layer of the model; got {layer_name!r}; "
-            f"its conv and linear layers are {', '.join(layers) or 'none'}"
-        )
-    return modules[layer_name]
-
-
-def watched_use(
-    name: str, geometry: Geometry, args: Any, kwargs: dict[str, Any], out: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """For a forward hook of a layer: what it really computed with, and what to differentiate by.
-
-    The hook has to return a copy of the second: an in-place ReLU must not overwrite it.
-    """
-    entered = args[0] if args else kwargs["input"]
-    check_input(f"the input of {name}", entered, geometry, finite=False)
-    wanted = geometry.output_shape(tuple(entered.shape))
-    if tuple(out.shape) != wanted:
-        raise ValueError(
-            f"the output of {name} must have the shape that its settings give, {wanted}; "
-            f"got {tuple(out.shape)}: call it without output_size"
-        )
-    # autocast has the layer compute with a rounded input: that is the regressor
-    watched = out if out.requires_grad else out.detach().requires_grad_()
-    return entered.to(out.dtype), watched
-
-
-def own_weights(name: str, layer: Layer, model: nn.Module, *, frozen_bias: bool = False) -> None:
-    """Refuse a layer whose weights SGD does not move by what passes through it, and that alone."""
-    for part, own in (("weight", layer.weight), ("bias", layer.bias)):
-        if own is None:
-            continue
-        if not isinstance(own, nn.Parameter):
-            raise ValueError(
-                f"{name} must learn its own {part}; got one that is computed from other parameters"
-            )
-        if not own.requires_grad and not (part == "bias" and frozen_bias):
-            raise ValueError(f"{name} must learn its {part}; got one with requires_grad=False")
-        for other, module in model.named_modules():
-            if module is not layer and any(p is own for p in module.parameters(recurse=False)):
-                raise ValueError(
-                    f"{name} must have its {part} to itself; got one that {other!r} shares: use "
-                    f"one layer several times instead"
-                )
-
-
-@contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Put back flags, buffers, gradients and random state, whatever happens inside."""
-    modules = list(model.modules())
-    training = [m.training for m in modules]
-    # the tensor object and its value: some modules assign a new one, others write into the old
-    buffers = [
-        {k: (b, None if b is None else b.detach().clone()) for k, b in m._buffers.items()}
-        for m in modules
-    ]
-    parameters = list(model.parameters())
-    gradients = [p.grad for p in parameters]
-    needed = [p.requires_grad for p in parameters]
-    random = torch.get_rng_state()
-    random_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    # set aside, not cloned: a backward pass inside would add to them in place
-    for p in parameters:
-        p.grad = None
-    try:
-        yield
-    finally:
-        for m, flag, former in zip(modules, training, buffers, strict=True):
-            m.training = flag
-            for name in set(m._buffers) - set(former):
-                del m._buffers[name]
-            for name, (buffer, value) in former.items():
-                if buffer is not None and value is not None:
-                    with torch.no_grad():
-                        buffer.copy_(value)
-                m._buffers[name] = buffer
-        for p, gradient, flag in zip(parameters, gradients, needed, strict=True):
-            p.requires_grad_(flag)
-            p.grad = gradient
-        torch.set_rng_state(random)
-        if random_cuda is not None:
-            torch.cuda.set_rng_state_all(random_cuda)

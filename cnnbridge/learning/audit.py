@@ -13,9 +13,9 @@ from torch import nn
 from adaptive.checks import Array
 from adaptive.checks import choice as _choice
 from cnnbridge import _checks
-from cnnbridge.layers.capture import _find
+from cnnbridge.layers.isolation import find_module, own_precision
 from cnnbridge.learning.network import Settings, train
-from cnnbridge.learning.objective import Objective, Product, load_curvlinops, own_precision
+from cnnbridge.learning.objective import Objective, Product, load_curvlinops
 from cnnbridge.learning.one_layer import ASSUMPTIONS, CURVATURES, LEVEL, Curvature, kronecker_modes
 
 PARTS = {
@@ -174,7 +174,7 @@ def audit(
     kind: str = _choice("curvature", curvature, CURVATURES)
     who: str = _choice("trained", trained, ("all", "layer"))
     settings = Settings.check(lr, steps, momentum, weight_decay)
-    part = _checks.layer(f"layer {layer!r}", _find(model, layer))
+    part = _checks.layer(f"layer {layer!r}", find_module(model, layer))
     still = _Split(Objective(model, x, y, loss, layer))
     run = Objective(model, x, y, loss, None if who == "all" else layer)
     now = _Split(run, layer, still.objective.names)
@@ -262,7 +262,7 @@ class _Split:
         self, objective: Objective, layer: str | None = None, names: tuple[str, ...] = ()
     ) -> None:
         self.objective = objective
-        self.part = _find(objective.model, layer or objective.layer or "")
+        self.part = find_module(objective.model, layer or objective.layer or "")
         parameters = dict(objective.model.named_parameters())
         self.parameters = [parameters[n] for n in names or objective.names]
         self._instead: torch.Tensor | None = None

@@ -12,7 +12,8 @@ from adaptive.checks import Array
 from adaptive.modes import heavy_ball_roots
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, group_weights
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.patches import group_weights
 from cnnbridge.learning.problem import LearningRateBounds, layer_problems, learning_rate_bounds
 
 LEVEL = "1: layer MSE, full batch"

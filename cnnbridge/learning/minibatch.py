@@ -11,8 +11,9 @@ import adaptive
 from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, check_input
-from cnnbridge.learning.objective import autograd
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.isolation import autograd
+from cnnbridge.layers.patches import check_input
 from cnnbridge.learning.side_by_side import Runs, data_by_group
 
 LEVEL = "1: layer MSE, mini-batches drawn at random"

@@ -15,13 +15,8 @@ from torch import nn
 
 from adaptive.checks import Array
 from cnnbridge import _checks
-from cnnbridge.learning.objective import (
-    Objective,
-    autograd,
-    krylov_path,
-    own_precision,
-    quadratic_path,
-)
+from cnnbridge.layers.isolation import autograd, own_precision
+from cnnbridge.learning.objective import Objective, krylov_path, quadratic_path
 
 LEVEL_3 = "3: whole network, linearised at its start"
 LEVEL_4 = "4: whole network, re-linearised every {h} steps along the predicted path"

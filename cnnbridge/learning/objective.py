@@ -5,13 +5,10 @@ What levels 2 to 4, the audit and the sharpness share. Everything works on a cop
 
 from __future__ import annotations
 
-import copy
-import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +16,7 @@ from torch import nn
 
 from adaptive.checks import Array
 from cnnbridge import _checks
-from cnnbridge._checks import Layer
-from cnnbridge.layers.capture import _find
+from cnnbridge.layers.isolation import autograd, detached_copy, find_module
 from cnnbridge.learning.layer import heavy_ball
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -41,7 +37,7 @@ class Objective:
     def __init__(
         self, model: nn.Module, x: Any, y: torch.Tensor, loss: nn.Module, layer: str | None = None
     ) -> None:
-        part = _find(model, "" if layer is None else layer)
+        part = find_module(model, "" if layer is None else layer)
         if not isinstance(loss, nn.Module) or getattr(loss, "reduction", None) not in (
             "mean",
             "sum",
@@ -206,69 +202,6 @@ def load_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
-
-
-@contextmanager
-def autograd() -> Iterator[None]:
-    """Gradients, whatever the caller has switched off."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-@contextmanager
-def own_precision() -> Iterator[None]:
-    """Gradients, in the precision of the parameters, whatever the caller has switched on or off.
-
-    Inside autocast the weights rounded for one step would also serve the next, and a curvature of
-    eight bits is none.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(autograd())
-        for kind in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
-
-
-def detached_copy(model: nn.Module) -> nn.Module:
-    """A copy to train and differentiate, alike in output to the last bit.
-
-    Normalization that uses the statistics of its batch goes on doing so, but keeps no running
-    ones: the transforms that compute curvature cannot write into buffers.
-    """
-    # without gradients: deepcopy carries them along otherwise
-    grads = [(p, p.grad) for p in model.parameters()]
-    try:
-        for p, _ in grads:
-            p.grad = None
-        twin = copy.deepcopy(model)
-    finally:
-        for p, grad in grads:
-            p.grad = grad
-    for module in twin.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
-            module.track_running_stats = False
-            module.running_mean = module.running_var = module.num_batches_tracked = None
-    return twin
-
-
-def plain_copy(layer: Layer, like: torch.Tensor) -> Layer:
-    """A layer of the same geometry and weights: no hooks, no shared memory, no random numbers used.
-
-    On the device and in the precision of ``like``. The weights of a parametrized layer become
-    parameters of their own.
-    """
-    kind = next(base for base in get_args(Layer) if isinstance(layer, base))
-    # torch keeps each argument of a layer's constructor under its own name
-    settings = {
-        k: getattr(layer, k) for k in inspect.signature(kind).parameters if hasattr(layer, k)
-    }
-    settings |= {"bias": layer.bias is not None, "device": like.device, "dtype": like.dtype}
-    twin: Layer = torch.nn.utils.skip_init(kind, **settings)
-    with torch.no_grad():
-        twin.weight.copy_(layer.weight)
-        if twin.bias is not None and layer.bias is not None:
-            twin.bias.copy_(layer.bias)
-    return twin
 
 
 def quadratic_path(

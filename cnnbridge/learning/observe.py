@@ -12,9 +12,10 @@ from torch import nn
 from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, check_input, group_weights
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.isolation import own_precision, plain_copy
+from cnnbridge.layers.patches import check_input, group_weights
 from cnnbridge.learning.layer import LayerPrediction, predict_layer, project
-from cnnbridge.learning.objective import own_precision, plain_copy
 
 # between looks at the device for numbers that have left the range
 STRIDE = 64

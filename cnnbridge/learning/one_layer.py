@@ -15,8 +15,14 @@ from adaptive.checks import Array
 from adaptive.checks import choice as _choice
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.capture import _find, own_weights, watched_use
 from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.isolation import (
+    autograd,
+    find_module,
+    own_precision,
+    own_weights,
+    watched_use,
+)
 from cnnbridge.learning.compare import Comparison, compare
 from cnnbridge.learning.layer import heavy_ball
 from cnnbridge.learning.network import (
@@ -30,7 +36,7 @@ from cnnbridge.learning.network import (
     observe_network,
     quadratic_loss,
 )
-from cnnbridge.learning.objective import Objective, autograd, own_precision
+from cnnbridge.learning.objective import Objective
 from cnnbridge.statistics.autocorrelation import patch_autocorrelation
 
 Curvature = Literal["gauss_newton", "kronecker", "scalar"]
@@ -337,7 +343,7 @@ def _layer(objective: Objective) -> tuple[str, Layer]:
     """The layer and what to call it, if it is one whose update its own patches make."""
     assert objective.layer is not None
     name = f"layer {objective.layer!r}"
-    part = _checks.layer(name, _find(objective.model, objective.layer))
+    part = _checks.layer(name, find_module(objective.model, objective.layer))
     own_weights(name, part, objective.model, frozen_bias=True)
     return name, part
 

@@ -10,7 +10,8 @@ import torch
 from adaptive import WienerProblem
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, check_input
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.patches import check_input
 from cnnbridge.statistics.autocorrelation import Moments
 
 

@@ -19,10 +19,18 @@ import adaptive
 from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.capture import _find, _kept, own_weights, watched_use
-from cnnbridge.layers.geometry import Geometry, group_weights, unfold_patches
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.isolation import (
+    autograd,
+    detached_copy,
+    find_module,
+    host_copy,
+    own_weights,
+    plain_copy,
+    watched_use,
+)
+from cnnbridge.layers.patches import group_weights, unfold_patches
 from cnnbridge.learning.network import Settings
-from cnnbridge.learning.objective import autograd, detached_copy, plain_copy
 
 Maps = tuple[torch.Tensor, ...]
 
@@ -138,11 +146,11 @@ def record_stream(
     """
     settings = Settings.check(lr, steps, momentum, weight_decay)
     name = f"layer {layer!r}"
-    own_weights(name, _checks.layer(name, _find(model, layer)), model)
+    own_weights(name, _checks.layer(name, find_module(model, layer)), model)
     inputs, outputs, gradients, weights, losses = [], [], [], [], []
     with autograd():
         twin = detached_copy(model)
-        part = _checks.layer(name, _find(twin, layer))
+        part = _checks.layer(name, find_module(twin, layer))
         geometry = Geometry.of(part)
         place = part.weight.device
         seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -151,7 +159,7 @@ def record_stream(
             entered, watched = watched_use(name, geometry, args, kwargs, out)
             watched.retain_grad()
             # kept at once, since who comes later may write into them
-            seen.append((_kept(entered), _kept(out), watched))
+            seen.append((host_copy(entered), host_copy(out), watched))
             return watched.clone()
 
         part.register_forward_hook(keep, prepend=True, with_kwargs=True)
@@ -175,7 +183,9 @@ def record_stream(
             inputs.append(tuple(entered for entered, _, _ in seen))
             outputs.append(tuple(out for _, out, _ in seen))
             gradients.append(
-                tuple(_kept(torch.zeros_like(t) if t.grad is None else t.grad) for _, _, t in seen)
+                tuple(
+                    host_copy(torch.zeros_like(t) if t.grad is None else t.grad) for _, _, t in seen
+                )
             )
             losses.append(float(value.detach()))
             if not np.isfinite(losses[-1]):
@@ -336,5 +346,5 @@ def _endless(batches: Iterable[Any]) -> Iterator[Any]:
 
 def _weights(layer: Layer) -> torch.Tensor:
     """(M, L), in a precision that numpy knows."""
-    w = _kept(group_weights(layer, bias=layer.bias is not None)).flatten(0, 1)
+    w = host_copy(group_weights(layer, bias=layer.bias is not None)).flatten(0, 1)
     return w.to(torch.promote_types(w.dtype, torch.float32))

@@ -14,8 +14,9 @@ from torch import nn
 from adaptive.checks import Array
 from adaptive.checks import choice as _choice
 from cnnbridge import _checks
+from cnnbridge.layers.isolation import own_precision
 from cnnbridge.learning.network import Settings, train
-from cnnbridge.learning.objective import Objective, own_precision
+from cnnbridge.learning.objective import Objective
 
 Kind = Literal["hessian", "gauss_newton"]
 

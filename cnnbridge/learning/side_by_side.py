@@ -11,7 +11,8 @@ from torch import nn
 from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, check_input, group_weights, unfold_patches
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.patches import check_input, group_weights, unfold_patches
 from cnnbridge.learning.problem import layer_problems
 
 # runs whose batches are laid out at once

@@ -9,10 +9,9 @@ from __future__ import annotations
 import csv
 import math
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,8 +24,9 @@ from torch.utils.hooks import RemovableHandle
 
 from adaptive.checks import Array
 from cnnbridge import _checks
-from cnnbridge.layers.capture import _unchanged
-from cnnbridge.layers.geometry import taps_per_output, unfold_patches
+from cnnbridge.layers.isolation import check_eager, unchanged
+from cnnbridge.layers.patches import taps_per_output, unfold_patches
+from cnnbridge.monitor.reading import LayerReading, pooled, spectrum, steps_to_e
 
 # more images than this add copying and little else: positions of one image are alike
 IMAGES = 64
@@ -34,54 +34,6 @@ IMAGES = 64
 DEVICE_IMAGES = 8
 # a reading's price differs from the last one's, most of all on a machine that others use
 CAUTION = 1.25
-
-BOUND = (
-    "lr_bound is the largest learning rate at which this layer alone, with this input, would "
-    "converge in the mean under MSELoss(reduction='mean') at its own output: 2 (1 + momentum) / "
-    "(2 lambda_max / M + weight_decay), M its output channels. It is no edge of the whole network, "
-    "whose loss weighs the layer's output by curvatures of its own."
-)
-
-
-@dataclass(frozen=True)
-class LayerReading:
-    """One layer at one step; eigenvalues are of R = E[u u'] of the sampled patches u.
-
-    Attributes
-    ----------
-    step : optimizer steps taken before the one whose batch was read.
-    layer : its name in the model.
-    lambda_min : smallest eigenvalue above rounding, of all groups, in units of input power.
-    lambda_max : largest eigenvalue.
-    spread : lambda_max / lambda_min.
-    effective_rank : exp of the entropy of the eigenvalues' shares of the trace (Roy and Vetterli
-        2007): the number of modes, if all were equal.
-    lr : learning rate of the layer's parameter group; NaN without an optimizer or lr.
-    lr_bound : mean bound on the learning rate in torch's units, at the level of the layer's own
-        MSE (``BOUND`` says it in full), for the group's momentum and decay.
-    lr_over_bound : lr / lr_bound; NaN for an optimizer that is not plain SGD or heavy ball.
-    slow_tenth_steps : steps in which the mode at the edge of the slowest tenth of the excited
-        modes falls to 1/e, at the same level: every mode of that tenth takes at least so long.
-        inf if it never does; NaN as lr_over_bound.
-    patches, taps : sampled patches of each group and L. Few patches for a tap spread the sample's
-        eigenvalues beyond those of the input: for white input lambda_min reads low by a factor of
-        about (1 - sqrt(taps / patches))^2 and lambda_max high by (1 + sqrt(taps / patches))^2
-        (Marchenko and Pastur 1967); with fewer patches than taps, lambda_min is of the excited
-        modes only.
-    """
-
-    step: int
-    layer: str
-    lambda_min: float
-    lambda_max: float
-    spread: float
-    effective_rank: float
-    lr: float
-    lr_bound: float
-    lr_over_bound: float
-    slow_tenth_steps: float
-    patches: int
-    taps: int
 
 
 class Monitor:
@@ -153,7 +105,9 @@ class Monitor:
         all_reduce: bool = False,
         quiet: bool = False,
     ) -> None:
-        self._model = _eager(model)
+        self._model = check_eager(
+            model, ", and call monitor.probe(inputs) before each step for which monitor.due is true"
+        )
         self._layers = _chosen(model, layers)
         self._every = None if every is None else _checks.count("every", every)
         self._samples = _checks.count("samples", samples)
@@ -235,7 +189,7 @@ class Monitor:
         self._seen = {}
         self._set_due(True)
         try:
-            with _unchanged(self._model):
+            with unchanged(self._model):
                 self._model(*inputs, **options)
         finally:
             self._set_due(due)
@@ -363,10 +317,10 @@ class Monitor:
         with torch.autocast(device.type, enabled=False):
             u = self._patches(layer, calls if finite else [])
             if self._all_reduce and dist.is_initialized():
-                u, finite = _pooled(u, finite)
+                u, finite = pooled(u, finite)
             if finite and not u.shape[-1]:
                 return None
-            values = _spectrum(u) if finite else np.full(1, np.nan)
+            values = spectrum(u) if finite else np.full(1, np.nan)
         return self._reading(name, layer, values, u.shape[2], lr)
 
     def _patches(self, layer: Any, calls: list[torch.Tensor]) -> torch.Tensor:
@@ -408,7 +362,7 @@ class Monitor:
         if excited.size:
             low = float(excited[0])
             edge = excited[math.ceil(excited.size / 10) - 1]
-            slow = _steps_to_e(rate * (2 * float(edge) / M + decay), beta) if known else slow
+            slow = steps_to_e(rate * (2 * float(edge) / M + decay), beta) if known else slow
         shares = excited / excited.sum()
         return LayerReading(
             step=self._steps,
@@ -467,144 +421,6 @@ class Monitor:
                 for key, value in asdict(r).items():
                     if key not in ("step", "layer", "patches", "taps"):
                         self._writer.add_scalar(f"{r.layer}/{key}", value, r.step)
-
-
-def lightning_callback(
-    layers: Iterable[str] | None = None, every: int | None = None, **options: Any
-) -> Any:
-    """A Lightning callback that runs a ``Monitor`` on the module in training.
-
-    Parameters
-    ----------
-    layers, every, options : as in ``Monitor``; model and optimizer come from the trainer (its first
-        optimizer).
-
-    Returns
-    -------
-    A ``lightning.pytorch.Callback``, with the monitor as ``monitor`` once training has begun.
-    Readings also go to the trainer's logger, as "<layer>/<quantity>". A compiled module is refused
-    as in ``Monitor``.
-
-    Raises
-    ------
-    ImportError : neither lightning nor pytorch_lightning is installed.
-
-    Examples
-    --------
-    >>> trainer = Trainer(callbacks=[lightning_callback(every=100)])  # doctest: +SKIP
-    """
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        try:
-            from pytorch_lightning import Callback
-        except ImportError:
-            raise ImportError(
-                "lightning_callback needs Lightning; it is not installed: pip install lightning"
-            ) from None
-
-    class MonitorCallback(Callback):  # type: ignore[misc, no-any-unimported]
-        """Thin: every decision is the monitor's."""
-
-        monitor: Monitor | None = None
-
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            """Hook the layers."""
-            first = trainer.optimizers[0]
-            # Lightning wraps optimizers in a class of its own
-            first = getattr(first, "optimizer", first)
-            self.monitor = Monitor(pl_module, layers, every, optimizer=first, **options)
-
-        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-            """Once for each step, accumulated or not, while the rate is still this step's."""
-            first = trainer.optimizers[0]
-            unwrapped = {id(getattr(o, "optimizer", o)) for o in (first, optimizer)}
-            if self.monitor is None or len(unwrapped) > 1:
-                return
-            for r in self.monitor.step():
-                values = asdict(r)
-                name = values.pop("layer")
-                metrics = {f"{name}/{k}": v for k, v in values.items() if k != "step"}
-                for logger in trainer.loggers:
-                    logger.log_metrics(metrics, step=trainer.global_step)
-
-        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            """Unhook."""
-            if self.monitor is not None:
-                self.monitor.close()
-
-        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-            """Unhook."""
-            self.on_train_end(trainer, pl_module)
-
-    return MonitorCallback()
-
-
-def _spectrum(u: torch.Tensor) -> Array:
-    """Eigenvalues of u u' / n of all groups in one ascending array; 0 for rounding."""
-    L, n = u.shape[1:]
-    # the smaller of the two products has all eigenvalues that are not zero
-    gram = (u @ u.mT if n >= L else u.mT @ u) / n
-    try:
-        values = torch.linalg.eigvalsh(gram)
-    except torch.linalg.LinAlgError:
-        # a GPU's solver may fail on a matrix of low rank
-        values = torch.linalg.eigvalsh(gram.cpu())
-    floor = max(L, n) * torch.finfo(values.dtype).eps * values[:, -1:].clamp(min=0)
-    array: Array = torch.where(values > floor, values, 0.0).flatten().sort().values.cpu().numpy()
-    return array
-
-
-def _pooled(u: torch.Tensor, finite: bool) -> tuple[torch.Tensor, bool]:
-    """The patches of all processes side by side; they may have different numbers of them."""
-    counts = torch.tensor([u.shape[2], 0 if finite else 1], device=u.device)
-    every = [torch.zeros_like(counts) for _ in range(dist.get_world_size())]
-    dist.all_gather(every, counts)
-    sizes = [int(c[0]) for c in every]
-    padded = u.new_zeros((*u.shape[:2], max(sizes)))
-    padded[..., : u.shape[2]] = u
-    parts = [torch.zeros_like(padded) for _ in every]
-    dist.all_gather(parts, padded)
-    pooled = torch.cat([part[..., :n] for part, n in zip(parts, sizes, strict=True)], dim=2)
-    return pooled, not any(int(c[1]) for c in every)
-
-
-def _steps_to_e(pace: float, beta: float) -> float:
-    """Steps in which a mode of lr * curvature = pace falls to 1/e under a heavy ball."""
-    if not math.isfinite(pace):
-        return float("nan")
-    # the larger root of z^2 - (1 + beta - pace) z + beta (Polyak 1964)
-    middle = 1 + beta - pace
-    inside = middle * middle - 4 * beta
-    if inside >= 0 and middle > 0:
-        # as 1 - x with x from its own quadratic: a slow mode would lose its digits in 1 - z
-        x = 2 * pace / (1 - beta + pace + math.sqrt(inside))
-        log = math.log1p(-x) if x < 1 else -math.inf
-    else:
-        largest = (abs(middle) + math.sqrt(inside)) / 2 if inside >= 0 else math.sqrt(beta)
-        log = math.log(largest) if largest > 0 else -math.inf
-    return -1 / log if log < 0 else float("inf")
-
-
-def _eager(model: Any) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    # without dynamo loaded nothing can be compiled, and loading it takes seconds
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    compiled = () if dynamo is None else (dynamo.OptimizedModule,)
-    for module in model.modules():
-        if isinstance(module, compiled) or module._compiled_call_impl is not None:
-            raise TypeError(
-                "model must not be compiled, since compiled code skips hooks; got a compiled "
-                "module: pass the model from before torch.compile, such as compiled._orig_mod, "
-                "and call monitor.probe(inputs) before each step for which monitor.due is true"
-            )
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                "model must not be scripted, since scripted code skips hooks; got a ScriptModule: "
-                "pass the model from before torch.jit"
-            )
-    return model
 
 
 def _chosen(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Module]:

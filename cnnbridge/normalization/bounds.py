@@ -16,8 +16,9 @@ from adaptive import checks as numbers
 from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, unfold_patches
-from cnnbridge.learning.objective import autograd
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.isolation import autograd
+from cnnbridge.layers.patches import unfold_patches
 
 
 def ostrowski_interval(eigenvalues: ArrayLike, gain: ArrayLike) -> tuple[Array, Array]:

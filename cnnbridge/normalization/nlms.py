@@ -39,7 +39,7 @@ from torch import nn
 
 from adaptive.checks import Array
 from cnnbridge import _checks
-from cnnbridge.learning.objective import autograd
+from cnnbridge.layers.isolation import autograd
 from cnnbridge.normalization.pair import Before, LossFn, Pair, channel_axis
 
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.capture import _find
-from cnnbridge.layers.geometry import Geometry, group_weights, unfold_patches
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.isolation import check_eager
+from cnnbridge.layers.patches import group_weights, unfold_patches
 from cnnbridge.normalization.parts import SplitBatchNorm, channel_divisor
 
 LossFn = Callable[[torch.Tensor, Any], torch.Tensor]
@@ -110,9 +111,7 @@ class Pair:
     """A normalization and the layer beside it, in a copy of a model, and what passed through."""
 
     def __init__(self, model: nn.Module, norm: str, conv: str) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-        _find(model, "")  # not compiled, not scripted
+        check_eager(model)
         self.model = copy.deepcopy(model).train()
         self.model.zero_grad()
         modules = dict(self.model.named_modules())

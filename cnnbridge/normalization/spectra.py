@@ -27,7 +27,8 @@ from torch import nn
 from adaptive.checks import Array, choice
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, check_input, group_weights, unfold_patches
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.patches import check_input, group_weights, unfold_patches
 from cnnbridge.normalization.bounds import ostrowski_interval
 from cnnbridge.normalization.parts import NORMALIZATION_VARIANTS, SplitBatchNorm, channel_divisor
 from cnnbridge.statistics.autocorrelation import patch_autocorrelation

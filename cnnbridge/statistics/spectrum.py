@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
-from cnnbridge.layers.geometry import Geometry, check_input
+from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.patches import check_input
 from cnnbridge.statistics.autocorrelation import batches
 
 

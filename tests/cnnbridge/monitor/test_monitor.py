@@ -22,7 +22,7 @@ from cnnbridge import (
     lightning_callback,
     patch_autocorrelation,
 )
-from cnnbridge.monitor import monitor as module
+from cnnbridge.monitor.reading import BOUND, steps_to_e
 
 
 class Net(nn.Module):
@@ -300,7 +300,7 @@ def test_no_margin_is_claimed_where_the_theory_does_not_reach(make):
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("pace", [1e-12, 1e-4, 0.01, 0.3, 1.0, 1.4, 1.9, 2.5, 3.9])
 def test_steps_to_one_over_e_are_those_of_a_heavy_ball(pace, beta):
-    steps = module._steps_to_e(pace, beta)
+    steps = steps_to_e(pace, beta)
     roots = np.abs(np.roots([1, -(1 + beta - pace), beta])).max()
     if roots >= 1 and pace > 0.1:
         assert steps == np.inf
@@ -314,8 +314,8 @@ def test_steps_to_one_over_e_are_those_of_a_heavy_ball(pace, beta):
 
 
 def test_steps_to_one_over_e_at_the_ends():
-    assert module._steps_to_e(0.0, 0.9) == np.inf
-    assert np.isnan(module._steps_to_e(np.nan, 0.0))
+    assert steps_to_e(0.0, 0.9) == np.inf
+    assert np.isnan(steps_to_e(np.nan, 0.0))
 
 
 def test_default_cadence_keeps_to_its_share(monkeypatch):
@@ -528,7 +528,7 @@ def test_two_processes(tmp_path):
 
 
 def test_the_bound_says_what_it_is():
-    assert "no edge of the whole network" in module.BOUND
+    assert "no edge of the whole network" in BOUND
     assert set(LayerReading.__dataclass_fields__) >= {"lr_bound", "lr_over_bound"}
 
 
