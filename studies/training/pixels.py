@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from studies.training.images import Images, load
+from studies.training.images import Images
 
-__all__ = ["grey", "grey_images", "prediction_problem"]
+__all__ = ["grey", "prediction_problem"]
 
 Array = np.ndarray
 
@@ -15,15 +15,6 @@ def grey(images: Images) -> Array:
     """(N, H, W) float64 images, the mean of their channels."""
     mean: Array = images.load().images.mean(axis=1).astype(np.float64)
     return mean
-
-
-def grey_images(
-    data: str, root: str | None, *, limit: int, image_size: int | None, seed: int
-) -> Array:
-    """(N, H, W) float64 images, the mean of their channels; see ``studies.training.images``."""
-    found = load(data, root, limit=limit, image_size=image_size, seed=seed)
-    grey: Array = found.images.mean(axis=1).astype(np.float64)
-    return grey
 
 
 def prediction_problem(images: Array, side: int) -> tuple[Array, Array]:

@@ -1,18 +1,18 @@
 """Descent with and without BatchNorm on small problems, and what the checks notice."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
-from studies.engine.errors import UserError
+from studies.engine.runner import run
+from studies.related.bn_any_rate import STUDY, Cell, Config
 from studies.related.bn_any_rate import measure as bn_any_rate
+from studies.related.bn_any_rate.judge import Descents, checks, worse
+from studies.training.images import Images
 from tests.studies.engine.test_report import assert_self_contained
 
-TINY = bn_any_rate.Config(
-    "tiny", images=12, image_size=8, patch=2, steps=300, decades=2, per_decade=2
-)
+TINY = Cell(Images(limit=12, size=8), patch=2, steps=300, decades=2, per_decade=2)
 
 
 def test_batch_norm_descent_is_the_gradient_of_its_loss():
@@ -43,29 +43,22 @@ def test_plain_descent_is_that_of_a_loop():
     for n in range(50):
         assert run.loss[n, 0] == pytest.approx(20 - 2 * P @ w + w @ R @ w)
         w = w + 0.5 * (P - R @ w)
-    assert bn_any_rate.worse(run).tolist() == [False, True]
+    assert worse(run.loss).tolist() == [False, True]
 
 
 def test_checks_notice():
     images = np.random.default_rng(0).standard_normal((10, 9, 9))
-    found = bn_any_rate.compute(images, TINY)
-    assert [c.verdict for c in bn_any_rate.checks_of(found)] == ["holds"] * 2
-    grown = np.vstack([found.norm.loss[:-1], found.norm.loss[0] * 2])
-    bad = dataclasses.replace(
-        found, bound=found.bound * 10, norm=dataclasses.replace(found.norm, loss=grown)
-    )
-    assert [c.verdict for c in bn_any_rate.checks_of(bad)] == ["fails"] * 2
-    lost = dataclasses.replace(found.norm, loss=np.full_like(grown, np.nan))
-    assert bn_any_rate.worse(lost).all()
+    found = Descents(**bn_any_rate.run_both(images, TINY))
+    assert [c.verdict for c in checks(found)] == ["holds"] * 2
+    grown = np.vstack([found.norm[:-1], found.norm[0] * 2])
+    bad = dataclasses.replace(found, bound=found.bound * 10, norm=grown)
+    assert [c.verdict for c in checks(bad)] == ["fails"] * 2
+    assert worse(np.full_like(grown, np.nan)).all()
 
 
 def test_a_run(tmp_path):
-    summary = bn_any_rate.run(TINY, tmp_path, device="cpu")
+    summary = run(STUDY, Config("tiny", cell=TINY), tmp_path)
     assert (summary.status, summary.answer.verdict) == ("complete", "holds")
     assert {"bn-any-rate.png", "bn-any-rate.svg"} <= {p.name for p in tmp_path.iterdir()}
     assert_self_contained((tmp_path / "report.html").read_text())
-    written = json.loads((tmp_path / "summary.json").read_text())
-    assert written["answer"]["rule"] == bn_any_rate.RULE
-    assert len(written["results"]["every-rate"]) == 8
-    with pytest.raises(UserError, match="unknown preset"):
-        bn_any_rate.configure("huge")
+    assert len(summary.results["every-rate"]) == 8

@@ -1,7 +1,6 @@
 """Theory and simulation over the eigenvalue spread, and what the checks notice."""
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -9,12 +8,26 @@ import pytest
 import scipy
 
 import adaptive
-from studies.engine.errors import UserError
-from studies.related.lms_spread import measure as lms_spread
-from studies.related.lms_spread.measure import Cell, Ratio
+from studies.engine.protocol import Measured
+from studies.engine.runner import configure, run
+from studies.related.lms_spread import STUDY, Cell
+from studies.related.lms_spread.judge import (
+    Outcome,
+    Ratio,
+    checks_of,
+    evidence_against,
+    half_width,
+)
+from studies.related.lms_spread.measure import equal_shares, measure
 from tests.studies.engine.test_report import assert_self_contained
 
-TINY = lms_spread.configure("smoke")
+TINY = configure(STUDY, "smoke")
+MANY = dataclasses.replace(TINY, cell=dataclasses.replace(TINY.cell, groups=100))
+
+
+def outcome(kind):
+    chosen = Cell(1, 10.0, 0.2, kind, seed=5, taps=TINY.cell.taps, groups=TINY.cell.groups)
+    return Outcome.of(Measured(chosen, measure(chosen)))
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -35,7 +48,7 @@ def test_spread_one_is_white():
 def test_every_mode_has_its_share():
     R = adaptive.AutoRegressive.with_spread(100.0, taps=5, order=2).R
     values, vectors = np.linalg.eigh(R)
-    w = lms_spread.equal_shares(R, np.random.default_rng(0))
+    w = equal_shares(R, np.random.default_rng(0))
     np.testing.assert_allclose(values * (vectors.T @ w) ** 2, 1 / 5)
 
 
@@ -53,8 +66,8 @@ def test_ratio():
 
 def test_a_cell_is_predicted_as_by_a_loop():
     """Powers of the modes step by step (Feuer and Weinstein 1985), and areas under their sum."""
-    cell = lms_spread.measure(1, 10.0, 0.2, "independent", TINY, seed=5)
-    R = adaptive.AutoRegressive.with_spread(10.0, taps=TINY.taps, order=1).R
+    cell = outcome("independent")
+    R = adaptive.AutoRegressive.with_spread(10.0, taps=TINY.cell.taps, order=1).R
     lam = np.linalg.eigvalsh(R)
 
     def load(mu):
@@ -62,24 +75,24 @@ def test_a_cell_is_predicted_as_by_a_loop():
 
     mu = 0.2 * scipy.optimize.brentq(load, 0, (1 - 1e-9) / lam[-1])
     S = sum(mu * x / (2 - 2 * mu * x) for x in lam)
-    emse = TINY.noise * S / (1 - S)
-    k, curve = [1 / (TINY.taps * x) for x in lam], []
+    emse = TINY.cell.noise * S / (1 - S)
+    k, curve = [1 / (TINY.cell.taps * x) for x in lam], []
     while not curve or curve[-1] > emse + 0.01:
         curve.append(sum(x * p for x, p in zip(lam, k, strict=True)))
         k = [
-            (1 - 2 * mu * x + 2 * mu**2 * x**2) * p + mu**2 * x * (curve[-1] + TINY.noise)
+            (1 - 2 * mu * x + 2 * mu**2 * x**2) * p + mu**2 * x * (curve[-1] + TINY.cell.noise)
             for x, p in zip(lam, k, strict=True)
         ]
     curve.pop()
     assert cell.misadjustment.predicted == pytest.approx(S / (1 - S))
     assert cell.time.predicted == pytest.approx(sum(c - emse for c in curve), rel=1e-6)
     np.testing.assert_allclose(cell.curves[1], curve, rtol=1e-6)
-    assert abs(cell.time.z) < lms_spread.half_width([cell], TINY.groups)
+    assert abs(cell.time.z) < half_width([cell], TINY.cell.groups)
     assert cell.diverged == 0
 
 
 def test_windows_cover_the_curve():
-    cell = lms_spread.measure(1, 10.0, 0.2, "delay line", TINY, seed=5)
+    cell = outcome("delay line")
     observed, predicted = cell.curves
     assert len(observed) == len(predicted)
     assert predicted[0] > cell.windows[0].predicted > predicted[len(predicted) // 4]
@@ -88,7 +101,7 @@ def test_windows_cover_the_curve():
 
 
 def cell(kind="independent", *, time=1.0, misadjustment=1.0, window=1.0, error=0.01, fraction=0.2):
-    return Cell(
+    return Outcome(
         name="AR(1)",
         spread=10.0,
         fraction=fraction,
@@ -102,8 +115,7 @@ def cell(kind="independent", *, time=1.0, misadjustment=1.0, window=1.0, error=0
 
 
 def verdicts(*cells):
-    config = dataclasses.replace(TINY, groups=100)
-    return [check.verdict for check in lms_spread.checks_of(cells, config)]
+    return [check.verdict for check in checks_of(cells, MANY)]
 
 
 def test_checks_notice():
@@ -122,22 +134,17 @@ def test_checks_notice():
 
 
 def test_evidence_against_says_where_theory_is_left():
-    config = dataclasses.replace(TINY, groups=100)
     cells = [cell("delay line", time=1.1), cell("delay line", error=0.3, fraction=0.4)]
-    small, large = lms_spread.evidence_against(cells, config)
+    small, large = evidence_against(cells, MANY)
     assert "AR(1) of spread 10 (time 1.1 of theory's)" in small
     assert "does not settle: AR(1) of spread 10" in large
 
 
 def test_a_run(tmp_path):
-    summary = lms_spread.run(TINY, tmp_path, device="cpu")
+    summary = run(STUDY, TINY, tmp_path)
     assert summary.status == "complete"
     assert summary.count("fails") == 0
     assert [c.verdict for c in summary.checks[:3]] == ["holds"] * 3
     assert {"lms-spread.png", "lms-spread.svg"} <= {p.name for p in tmp_path.iterdir()}
     assert_self_contained((tmp_path / "report.html").read_text())
-    written = json.loads((tmp_path / "summary.json").read_text())
-    assert written["answer"]["rule"] == lms_spread.RULE
-    assert len(written["results"]["every-input-and-step-size"]) == 12
-    with pytest.raises(UserError, match="unknown preset"):
-        lms_spread.configure("huge")
+    assert len(summary.results["every-input-and-step-size"]) == 12
