@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from studies.engine.protocol import Lazy, Study
+from studies.engine.protocol import Lazy, Study, seeds
 
 __all__ = ["FALSE_ALARM", "KINDS", "LEFT", "NEAR", "RUNS", "STUDY", "Cell", "Config"]
 
@@ -116,10 +116,12 @@ def cells(config: Config, _device: str) -> list[Cell]:
             spread=spread,
             fraction=fraction,
             kind=kind,
-            seed=1000 * config.seed + number,
+            seed=seed,
             system_seed=config.seed,
         )
-        for number, (order, spread, fraction, kind) in enumerate(places)
+        for (order, spread, fraction, kind), seed in zip(
+            places, seeds(config.seed, len(places)), strict=True
+        )
     ]
 
 
