@@ -1,12 +1,8 @@
-"""One network at one checkpoint: how every level predicts its training, and what breaks.
-
-``measure`` is the pure function that ``studies.engine.grid`` runs over a grid of ``Cell``.
-"""
+"""Trains one network of ``in-network`` and compares every level's prediction with that training."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,88 +11,38 @@ from scipy import stats
 from torch import nn
 
 import cnnbridge
-from studies.chai2020.two_effects.measure import image_tensors
+from studies.chai2020.in_network import Cell, level_name
+from studies.training.images import tensors
 from studies.training.networks import SmallCNN, conv_layers, draw_weights
 from studies.training.sgd import reproducible, run_sgd
 
-__all__ = ["READINGS", "Cell", "half_times", "level_name", "measure", "rank_correlation"]
+__all__ = ["half_times", "measure", "rank_correlation"]
 
 Array = np.ndarray
 
-READINGS = ("gauss_newton", "kronecker", "scalar")
 AUDITED = ("gauss_newton", "scalar")
-# a mode that has moved less than this part of the one that moved most is rounding, in float32
+# in float32, a mode that moved less than this fraction of the farthest one is rounding noise
 MOVED = 1e-5
 LOSS = nn.CrossEntropyLoss()
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Everything that decides the numbers of one cell.
-
-    Attributes
-    ----------
-    seed : of the weights and of the order of the images.
-    batch_norm : whether the network has BatchNorm, which uses the statistics of its batch.
-    trained : start from a checkpoint; if not, from fresh weights.
-    data, data_root, data_seed, images, image_size : see ``studies.training.images.load``.
-    width : of ``SmallCNN``.
-    checkpoint_loss : mini-batch SGD goes on until the loss, averaged over 10 updates, is below.
-    train_lr, train_momentum, train_batch, train_steps : of that SGD; steps are a limit.
-    batch : images on which training then goes on, all of them at each step, without momentum.
-    fraction : learning rate there, in parts of level 3's bound 2 / lambda_max(Gauss-Newton).
-    steps : of it.
-    relinearize : steps of level 4.
-    audit_steps : steps of the audit of each convolution; 0 for none.
-    device : ``cpu`` or ``cuda``.
-    """
-
-    seed: int
-    batch_norm: bool
-    trained: bool = True
-    data: str = "mnist5k"
-    data_root: str | None = None
-    data_seed: int = 0
-    images: int = 5000
-    image_size: int | None = 14
-    width: int = 8
-    checkpoint_loss: float = 0.5
-    train_lr: float = 0.02
-    train_momentum: float = 0.9
-    train_batch: int = 32
-    train_steps: int = 2000
-    batch: int = 128
-    fraction: float = 0.2
-    steps: int = 100
-    relinearize: tuple[int, ...] = (50, 10, 2)
-    audit_steps: int = 0
-    device: str = "cpu"
-
-
-def level_name(h: int | None) -> str:
-    """Level 3, or level 4 with its number of steps, as the results call it."""
-    return "level 3" if h is None else f"level 4, every {h}"
-
-
 def measure(cell: Cell) -> dict[str, Any]:
-    """Every level's prediction of one network beside its training.
+    """Train one network and compare it with the prediction of every level.
 
     Returns
     -------
     dict with ``updates`` to the checkpoint, ``bound`` of level 3, ``lr`` and the ``loss``
     (steps + 1,) of the training; ``network``, an outcome for each ``level_name``; ``layers``, for
-    each convolution ``frozen`` and ``learning``, an outcome for each of ``READINGS`` against the
-    layer trained alone and against the same layer while all others learn, and ``modes``, the
-    natural modes of R in the training of the whole (see ``_natural_modes``); with
-    ``audit_steps``, ``audits`` by layer and reading.
+    each convolution ``frozen`` and ``learning``, which compare each reading of level 2 with the
+    layer trained alone and with the same layer while all others learn, and ``modes``, the natural
+    modes of R while all layers learn (see ``_natural_modes``); with ``audit_steps``, ``audits`` by
+    layer and reading.
 
     Raises
     ------
-    RuntimeError : the network did not get to the checkpoint.
+    RuntimeError : the network did not reach the checkpoint.
     """
-    images, labels, classes = image_tensors(
-        cell.data, cell.data_root, cell.data_seed, cell.images, cell.image_size
-    )
+    images, labels, classes = tensors(cell.images)
     images, labels = images.to(cell.device), labels.to(cell.device)
     with reproducible(cell.seed):
         model = SmallCNN(images.shape[1], classes, cell.width, batch_norm=cell.batch_norm)
@@ -165,7 +111,7 @@ def _levels(cell: Cell, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> d
 
 
 def _outcome(result: cnnbridge.Comparison) -> dict[str, Any]:
-    """What a comparison comes to, by step, and its horizons by tolerance."""
+    """Keep the errors of a comparison by step, and its horizons by tolerance."""
     return {
         "error": result.displacement_error,
         "skill": result.skill,
@@ -183,7 +129,7 @@ def _by_mode(
 def _part(
     run: cnnbridge.NetworkObservation, model: nn.Module, layer: str, names: tuple[str, ...]
 ) -> cnnbridge.NetworkObservation:
-    """The training of all layers, as far as one of them is concerned."""
+    """Restrict the training of all layers to the weights of one."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     ends = dict(zip(run.names, np.cumsum([sizes[name] for name in run.names]), strict=True))
     columns = np.concatenate([np.arange(ends[n] - sizes[n], ends[n]) for n in names])
@@ -195,11 +141,11 @@ def _part(
 def _natural_modes(
     plain: cnnbridge.NetworkPrediction, run: cnnbridge.NetworkObservation
 ) -> dict[str, Any]:
-    """When each natural mode of R moves, and how far, beside what the plain reading says.
+    """Measure when and how far each natural mode of R moves, and what the plain reading predicts.
 
     Returns ``eigenvalues`` (K,) in units of the largest; ``half_time`` and ``predicted_half_time``
-    (K,) in steps, and ``reach`` (K,), how far the mode of all output channels together has moved
-    at the end, in units of the farthest; ``order``, ``predicted_order`` and ``reach_order``, the
+    (K,) in steps, and ``reach`` (K,), how far the mode has moved at the end over all output
+    channels, in units of the farthest; ``order``, ``predicted_order`` and ``reach_order``, the
     rank correlations of the eigenvalue with early half-times and with reach.
     """
     groups, L = plain.basis.taps.shape[:2]  # type: ignore[attr-defined]
@@ -224,18 +170,18 @@ def _natural_modes(
 
 
 def _distances(modes: Array, groups: int, L: int) -> Array:
-    """(steps + 1, groups * L): length of each tap mode over the output channels of its group."""
+    """Length of each tap mode over the output channels of its group, (steps + 1, groups * L)."""
     split = modes.reshape(len(modes), groups, -1, L)
     lengths: Array = np.linalg.norm(split, axis=2).reshape(len(modes), -1)
     return lengths
 
 
 def half_times(distance: Array) -> Array:
-    """When each column first gets to half of where it ends, in steps, by straight interpolation.
+    """Step at which each column first reaches half of its final value, interpolated linearly.
 
     Parameters
     ----------
-    distance : (steps + 1, K), from 0 on.
+    distance : (steps + 1, K); the first row is zero.
 
     Returns
     -------
@@ -257,7 +203,7 @@ def half_times(distance: Array) -> Array:
 
 
 def rank_correlation(a: Array, b: Array) -> float:
-    """Spearman's; NaN where there is nothing to rank.
+    """Spearman's rank correlation; NaN for fewer than three values or a constant.
 
     Examples
     --------

@@ -1,8 +1,6 @@
-"""The study end to end on a tiny preset, its measures against plain torch, its verdicts on made-up
-results."""
+"""``in-network``: a tiny run, what is measured against plain torch, verdicts on made-up results."""
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -11,117 +9,96 @@ import torch
 from torch import nn
 
 import cnnbridge
-from studies.chai2020.in_network import judge as in_network
-from studies.chai2020.in_network import measure as in_network_runs
-from studies.chai2020.in_network.judge import Group
-from studies.chai2020.in_network.measure import Cell, half_times, measure, rank_correlation
-from studies.engine.errors import UserError
+from studies.chai2020.in_network import (
+    PRESETS,
+    READ_AT,
+    RELINEARIZE,
+    STUDY,
+    Cell,
+    Config,
+    cells,
+)
+from studies.chai2020.in_network import measure as measuring
+from studies.chai2020.in_network.groups import Group, at
+from studies.chai2020.in_network.judge import claim_checks
+from studies.chai2020.in_network.measure import half_times, measure, rank_correlation
+from studies.chai2020.in_network.tables import level_rows, top_part
+from studies.engine.runner import run
+from studies.training.images import Images
 from studies.training.networks import SmallCNN, draw_weights
 from tests.studies.engine.test_report import assert_self_contained
 
-TINY = in_network.Config(
+IMAGES = Images(limit=64, size=8)
+TINY = Config(
     "tiny",
-    images=64,
-    image_size=8,
     seeds=1,
     audit_seeds=1,
     fresh_seeds=1,
-    width=2,
-    checkpoint_loss=2.29,
-    batch=16,
-    steps=20,
-    relinearize=(10,),
-    audit_steps=2,
+    cell=Cell(
+        IMAGES, width=2, checkpoint_loss=2.29, batch=16, steps=20, relinearize=(10,), audit_steps=2
+    ),
 )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("tiny")
-    return out, in_network.run(TINY, out, device="cpu", workers=1)
-
-
-def test_everything_is_there(finished):
-    out, summary = finished
+def test_a_run(tmp_path):
+    summary = run(STUDY, TINY, tmp_path, device="cpu", workers=1)
     assert summary.status == "complete"
-    names = {path.name for path in out.iterdir()}
-    drawn = {f"{n}.{kind}" for n in in_network.drawing.FIGURES for kind in ("png", "svg")}
-    assert drawn | {"summary.json", "report.html", "cells"} <= names
-    page = (out / "report.html").read_text()
+    for name in ("errors", "horizons", "modes", "audit", "audit-plain"):
+        assert (tmp_path / f"{name}.png").exists()
+    page = (tmp_path / "report.html").read_text()
     assert_self_contained(page)
     assert "Every level, with BatchNorm, fresh" in page
-    # 3 layers in 3 readings and 2 levels of the whole, in 4 kinds of network
-    assert len(summary.results["levels"]) == 4 * (9 + 2)
-    assert {row["updates"] > 0 for row in summary.results["checkpoints"]} == {True, False}
-    assert all(row["loss_end"] < row["loss_start"] for row in summary.results["checkpoints"])
-
-
-def test_the_rule_was_there_before_the_numbers(finished):
-    out, _ = finished
-    written = json.loads((out / "summary.json").read_text())
-    assert written["answer"]["rule"] == in_network.RULE
-    assert written["answer"]["verdict"] == "inconclusive"
-    # one seed cannot give a bound at 95 %, and nothing pretends that they do
-    assert [c["verdict"] for c in written["checks"]] == ["inconclusive"] * 14 + ["holds"]
+    # 3 layers in 3 readings and 2 levels of the whole network, in 4 kinds of network
+    levels = [rows for name, rows in summary.results.items() if name.startswith("every-level")]
+    assert [len(rows) for rows in levels] == [9 + 2] * 4
+    checkpoints = summary.results["checkpoints"]
+    assert {row["updates"] > 0 for row in checkpoints} == {True, False}
+    assert all(row["loss_end"] < row["loss_start"] for row in checkpoints)
+    # one seed cannot give a bound at 95 %, and nothing pretends that it does
+    assert summary.answer.verdict == "inconclusive"
+    assert [c.verdict for c in summary.checks] == ["inconclusive"] * 14 + ["holds"]
     # three sentences for each kind of network at its checkpoints, one for each fresh kind
-    assert len(written["answer"]["against"]) == 2 * 3 + 2
-
-
-def test_a_repeated_run_takes_what_is_there(finished, monkeypatch):
-    out, summary = finished
-
-    def measure(cell):
-        raise AssertionError("nothing was left to do")
-
-    measure.__module__, measure.__qualname__ = in_network_runs.__name__, "measure"
-    monkeypatch.setattr(in_network, "measure", measure)
-    monkeypatch.setattr(in_network, "write_report", lambda *results: None)
-    again = in_network.run(TINY, out, device="cpu", workers=1)
-    assert [dataclasses.asdict(c) for c in again.checks] == [
-        dataclasses.asdict(c) for c in summary.checks
-    ]
+    assert len(summary.answer.against) == 2 * 3 + 2
 
 
 def test_a_checkpoint_that_is_not_reached_is_a_problem_of_the_run(tmp_path):
-    short = dataclasses.replace(TINY, checkpoint_loss=0.1, train_steps=2, fresh_seeds=0)
-    summary = in_network.run(short, tmp_path, device="cpu", workers=1)
+    cell = dataclasses.replace(TINY.cell, checkpoint_loss=0.1, train_steps=2)
+    short = dataclasses.replace(TINY, fresh_seeds=0, cell=cell)
+    summary = run(STUDY, short, tmp_path, device="cpu", workers=1)
     assert summary.status == "incomplete"
     assert "2 of 2 cells failed" in summary.problems[0]
     assert "must fall below 0.1 in 2 updates; it is stable" in summary.problems[0]
     assert (tmp_path / "report.html").exists()
 
 
-def test_presets_and_what_is_refused(tmp_path):
-    cells = in_network.grid(in_network.configure("laptop", seed=4), "cpu")
-    trained = [cell for cell in cells if cell.trained]
+def test_networks_follow_from_the_seed():
+    trained = [c for c in cells(dataclasses.replace(PRESETS["laptop"], seed=4), "cpu") if c.trained]
     assert {cell.seed for cell in trained} == {5000, 5001, 5002, 5003, 5004}
-    # what the rule speaks of is measured
-    for preset in in_network.PRESETS.values():
-        assert preset.steps >= in_network.READ_AT
-        assert in_network.RELINEARIZE in preset.relinearize
-    with pytest.raises(UserError, match="unknown preset"):
-        in_network.configure("huge")
-    with pytest.raises(UserError, match="no folder"):
-        in_network.run(
-            dataclasses.replace(TINY, data=f"folder:{tmp_path / 'absent'}"), tmp_path / "out"
-        )
+    assert {cell.images.seed for cell in trained} == {4}
+    assert [cell.audit_steps for cell in trained] == [20] * 4 + [0] * 6
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_presets_measure_what_the_rule_asks_for(preset):
+    assert preset.cell.steps >= READ_AT
+    assert RELINEARIZE in preset.cell.relinearize
 
 
 # --- what is measured ----------------------------------------------------------------------------
 
 
 def test_the_device_goes_everywhere(monkeypatch):
-    """Network and batch are where the cell says when the levels get them."""
+    """Network and batch are on the cell's device when the levels get them."""
     seen = []
 
     def levels(cell, model, x, y):
         seen.append({t.device.type for t in (x, y, *model.parameters(), *model.buffers())})
         return {}
 
-    monkeypatch.setattr(in_network_runs, "_levels", levels)
-    # meta tensors hold nothing, but have a place that nothing else is at
+    monkeypatch.setattr(measuring, "_levels", levels)
+    # meta tensors hold no data, but their device is one that nothing else uses
     for device in ("cpu", "meta"):
-        measure(Cell(1, True, trained=False, device=device, images=64, image_size=8, width=2))
+        measure(Cell(IMAGES, 1, True, trained=False, device=device, width=2))
     assert seen == [{"cpu"}, {"meta"}]
 
 
@@ -130,7 +107,7 @@ def test_a_layer_of_the_whole_training_is_that_of_torch():
     model = SmallCNN(1, 3, 2, batch_norm=True).double().train()
     x, y = torch.randn(6, 1, 8, 8).double(), torch.arange(6) % 3
     run = cnnbridge.observe_network(model, x, y, nn.CrossEntropyLoss(), lr=0.1, steps=3)
-    part = in_network_runs._part(run, model, "conv2", ("conv2.weight",))
+    part = measuring._part(run, model, "conv2", ("conv2.weight",))
     start = model.conv2.weight.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for n in range(1, 4):
@@ -143,7 +120,7 @@ def test_a_layer_of_the_whole_training_is_that_of_torch():
 
 
 def test_where_the_plain_reading_is_exact_so_are_the_modes():
-    """A conv that answers to a squared error is an LMS filter and nothing else."""
+    """A conv layer trained on a squared error is an LMS filter and nothing else."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 3, 2)).double()
     x, y = torch.randn(5, 2, 4, 4).double(), torch.randn(5, 3, 3, 3).double()
@@ -152,11 +129,11 @@ def test_where_the_plain_reading_is_exact_so_are_the_modes():
         model, "0", x, y, nn.MSELoss(), curvature="scalar", **settings
     )
     run = cnnbridge.observe_network(model, x, y, nn.MSELoss(), **settings)
-    found = in_network_runs._natural_modes(plain, run)
+    found = measuring._natural_modes(plain, run)
     assert len(found["eigenvalues"]) == 9
     np.testing.assert_allclose(found["half_time"], found["predicted_half_time"], rtol=1e-6)
     assert found["order"] == found["predicted_order"] == pytest.approx(1)
-    # by hand: the largest mode is at half of its way after half_time updates
+    # by hand: the largest mode is half-way after half_time updates
     rate = 2 * 0.3 / 3 * np.linalg.eigvalsh(covariance(x))[-1]
     n = np.arange(201)
     course = 1 - (1 - rate) ** n
@@ -198,8 +175,8 @@ def test_fresh_networks_start_as_they_were_drawn(monkeypatch):
         seen.update(weights=[p.clone() for p in model.parameters()], training=model.training)
         return {}
 
-    monkeypatch.setattr(in_network_runs, "_levels", levels)
-    cell = Cell(7, True, trained=False, images=64, image_size=8, width=2)
+    monkeypatch.setattr(measuring, "_levels", levels)
+    cell = Cell(IMAGES, 7, True, trained=False, width=2)
     assert measure(cell) == {"updates": 0}
     model = SmallCNN(1, 10, 2, batch_norm=True)
     draw_weights(model, "default", 7)
@@ -222,7 +199,7 @@ def outcome(skill=0.5, error=0.2, horizon=30):
 
 
 def result(exact=0.5, level_3=0.5, end=None, gain=0.4, plain=0.3, horizon=12, order=0.8):
-    """One seed; each argument is what one check looks at."""
+    """Make up one seed; each argument is what one check looks at."""
     whole = outcome(level_3)
     if end is not None:
         whole["skill"][-1] = end
@@ -245,7 +222,7 @@ def result(exact=0.5, level_3=0.5, end=None, gain=0.4, plain=0.3, horizon=12, or
 
 
 def groups(seeds=5, norm=None):
-    """Both kinds of network, the one with BatchNorm as asked."""
+    """Make up both kinds of network, the one with BatchNorm as asked."""
     return {
         (batch_norm, True): Group(
             batch_norm,
@@ -257,7 +234,7 @@ def groups(seeds=5, norm=None):
 
 
 def verdicts(found):
-    return [check.verdict for check in in_network.claim_checks(found)]
+    return [check.verdict for check in claim_checks(found)]
 
 
 def test_a_network_of_lms_filters_holds():
@@ -299,13 +276,13 @@ def test_what_is_not_known_is_not_made_up():
 
 
 def test_runs_that_are_too_short_have_no_value_to_read():
-    assert math.isnan(in_network.at(outcome(), "skill", 31))
-    assert in_network.at(outcome(0.25), "skill", 30) == 0.25
+    assert math.isnan(at(outcome(), "skill", 31))
+    assert at(outcome(0.25), "skill", 30) == 0.25
 
 
 def test_tables_of_made_up_results():
     group = groups()[True, True]
-    rows = in_network.level_rows(group)
+    rows = level_rows(group)
     assert rows[0][:2] == ["2, conv1, Gauss-Newton", "20.0 %"]
     assert rows[-1][0] == "level 4, every 10"
     assert rows[-1][-2:] == ["30", "over 30"]
@@ -314,5 +291,5 @@ def test_tables_of_made_up_results():
 def test_error_by_mode_counts_the_modes_of_largest_curvature():
     eigenvalues = np.arange(20.0)
     mode_error = np.where(eigenvalues >= 18, 3.0, 1.0)
-    found = in_network.top_part({"eigenvalues": eigenvalues, "mode_error": mode_error})
+    found = top_part({"eigenvalues": eigenvalues, "mode_error": mode_error})
     assert found == pytest.approx(18 / (18 + 18))
