@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.chai2020.nlms import WORDS, equality
+from studies.chai2020.nlms_checks import WORDS, equality
 from studies.engine import page as report
 from studies.engine import paired
 from studies.engine import summary as results

@@ -39,7 +39,8 @@ from studies.chai2020.after_first_step.judge import (
     conclusion,
 )
 from studies.chai2020.after_first_step.twin import effective_weights, nlms_twin
-from studies.chai2020.nlms import TOLERANCE, adjacent, compare
+from studies.chai2020.nlms import adjacent, compare
+from studies.chai2020.nlms_checks import TOLERANCE
 from studies.chai2020.two_effects.measure import geometric_rates, image_tensors
 from studies.engine import page as report
 from studies.engine import summary as results

@@ -23,7 +23,7 @@ from studies.chai2020.after_first_step.judge import (
     stable_rates,
     whole_steps,
 )
-from studies.chai2020.nlms import STEP_COLUMNS, WORDS, step_rows
+from studies.chai2020.nlms_checks import STEP_COLUMNS, WORDS, step_rows
 from studies.engine import page as report
 from studies.engine.summary import Summary
 

@@ -1,4 +1,4 @@
-"""One step beside a normalization: which layers, how far from LMS, and the check."""
+"""Steps next to a normalization: which layers, how far from LMS, and the check."""
 
 import math
 
@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 import cnnbridge
-from studies.chai2020 import nlms as nlms_steps
+from studies.chai2020 import nlms
+from studies.chai2020.nlms_checks import equality, step_rows
 from studies.training.networks import PlainVGG, draw_weights
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
 
 
 @pytest.mark.parametrize(("position", "count"), [("pre", 5), ("post", 6)])
-def test_every_layer_beside_a_normalization_is_compared(position, count):
-    found = nlms_steps.adjacent(PlainVGG(1, 2, WIDTHS, "full", position))
+def test_every_layer_next_to_a_normalization_is_compared(position, count):
+    found = nlms.adjacent(PlainVGG(1, 2, WIDTHS, "full", position))
     first = 2 if position == "pre" else 1
     assert [layer for layer, _, _ in found] == [f"conv{i}" for i in range(first, 7)]
     assert len(found) == count
@@ -28,12 +29,12 @@ def test_steps_of_a_network(position):
     draw_weights(model, "spread", 1)
     before = {name: w.clone() for name, w in model.state_dict().items()}
     x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(2)).double()
-    rows = nlms_steps.compare(model, x, torch.arange(6) % 3)
+    rows = nlms.compare(model, x, torch.arange(6) % 3)
     assert {row["position"] for row in rows} == {position}
     assert all(row["difference"] < 1e-11 for row in rows)
     assert all(0.01 < row["lms"] <= 1 for row in rows)
     assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
-    assert len(nlms_steps.step_rows(rows)) == len(rows)
+    assert len(step_rows(rows)) == len(rows)
 
 
 def test_distance_from_lms_by_hand():
@@ -48,12 +49,12 @@ def test_distance_from_lms_by_hand():
         radial=math.nan,
     )
     # sine of the angle between (1, 1) and (1, 4)
-    assert nlms_steps.distance_from_lms(step) == pytest.approx(math.sqrt(1 - 25 / 34))
+    assert nlms.distance_from_lms(step) == pytest.approx(math.sqrt(1 - 25 / 34))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("after", [False, True])
-def test_equal_powers_cannot_tell_nlms_from_lms(groups, after):
+def test_with_equal_powers_nlms_is_lms(groups, after):
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 4, 3, padding=1, groups=groups)
     norm = cnnbridge.SplitBatchNorm(4 if after else 2, affine=False, eps=1e-12)
@@ -63,7 +64,7 @@ def test_equal_powers_cannot_tell_nlms_from_lms(groups, after):
 
     def distance(x):
         target = torch.ones(6, 4, 6, 6).double()
-        return nlms_steps.distance_from_lms(
+        return nlms.distance_from_lms(
             cnnbridge.first_step_is_nlms(model, *names, x, target, nn.MSELoss(), lr=0.1)
         )
 
@@ -87,7 +88,7 @@ def test_not_a_number_fails():
         {"position": "pre", "layer": "conv2", "difference": 0.0},
         {"position": "pre", "layer": "conv3", "difference": math.nan},
     ]
-    before, after = nlms_steps.equality(rows, "steps")
+    before, after = equality(rows, "steps")
     assert before.verdict == "fails"
     assert "largest in conv3" in before.note
     assert after.verdict == "inconclusive"
