@@ -130,7 +130,9 @@ def load(
 
 
 @functools.lru_cache(maxsize=4)
-def tensors(images: Images, badly_scaled: bool = False) -> tuple[torch.Tensor, torch.Tensor, int]:
+def tensors(
+    images: Images, *, badly_scaled: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Load images as torch tensors, once per process.
 
     Parameters
@@ -168,7 +170,7 @@ def image_tensors(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Call ``tensors`` with the fields of ``Images`` one by one."""
     chosen = Images(data=data, root=root, limit=limit, size=size, seed=seed)
-    return tensors(chosen, badly_scaled)
+    return tensors(chosen, badly_scaled=badly_scaled)
 
 
 def _draw(count: int, rng: np.random.Generator, limit: int | None) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""The study end to end on a tiny preset, and what its checks notice."""
+"""The spectra of a site against the layer's own input, and what the checks notice."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -9,57 +8,44 @@ import torch
 from torch import nn
 
 from cnnbridge import SplitBatchNorm, patch_autocorrelation
-from studies.chai2020.spectra import measure as spectra
-from studies.engine.errors import UserError
+from studies.chai2020.spectra import PRESETS, Cell, cells
+from studies.chai2020.spectra.judge import checks_of, judge
+from studies.chai2020.spectra.measure import measure, raw_inputs, study_site
+from studies.engine.protocol import Measured
+from studies.training.images import Images
 from studies.training.networks import PlainVGG, draw_weights
-from tests.studies.engine.test_report import assert_self_contained
 
-TINY = spectra.Config(
-    "tiny",
-    images=64,
-    image_size=8,
-    seeds=1,
-    widths=(3, 3, 4, 4, 4, 4),
-    probe=16,
-    checkpoints=(0, 2),
+TINY = dataclasses.replace(
+    PRESETS["smoke"],
+    cell=Cell(
+        images=Images(limit=64, size=8), widths=(3, 3, 4, 4, 4, 4), probe=16, checkpoints=(0, 2)
+    ),
 )
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("tiny")
-    return out, spectra.run(TINY, out, device="cpu", workers=1)
+def measured():
+    return [Measured(cell, measure(cell)) for cell in cells(TINY, "cpu")]
 
 
-def test_everything_is_there(finished):
-    out, summary = finished
-    assert summary.status == "complete"
-    names = {path.name for path in out.iterdir()}
-    assert {f"{name}.{kind}" for name in spectra.FIGURES for kind in ("png", "svg")} <= names
-    assert_self_contained((out / "report.html").read_text())
-    written = json.loads((out / "summary.json").read_text())
-    assert written["answer"]["rule"] == spectra.RULE
+def test_theorems_hold(measured):
+    findings = judge(TINY, measured)
+    assert [check.verdict for check in findings.checks[:3]] == ["holds"] * 3
+    assert findings.checks[0].observed < 1e-12
     # two networks at two checkpoints; each of them in two positions
-    assert len(written["results"]["sites"]) == 4
-    assert len(written["results"]["networks"]) == 8
+    assert [len(table.rows) for table in findings.tables] == [0, 4, 8]
+    assert "over 20 sites" in findings.reason
 
 
-def test_a_repeated_run_measures_nothing_again(finished, monkeypatch):
-    out, summary = finished
-
-    def refuse(cell):
-        raise AssertionError(cell)
-
-    monkeypatch.setattr(spectra, "_follow", refuse)
-    again = spectra.run(TINY, out, device="cpu", workers=1)
-    assert again.status == "complete"
-    assert again.results == summary.results
-
-
-def test_theorems_hold(finished):
-    _, summary = finished
-    assert [check.verdict for check in summary.checks[:3]] == ["holds"] * 3
-    assert summary.checks[0].observed < 1e-12
+def test_a_failed_network_is_left_out(measured):
+    failed = [Measured(m.cell, error="lost") if m.cell.variant == "none" else m for m in measured]
+    findings = judge(TINY, failed)
+    assert "over 10 sites" in findings.reason
+    assert [row[0] for row in findings.tables[1].rows] == ["full", "full"]
+    only_post = [m for m in measured if m.cell.position == "post"]
+    findings = judge(TINY, only_post)
+    assert (findings.verdict, findings.answer) == ("inconclusive", None)
+    assert [len(table.rows) for table in findings.tables] == [0, 4]
 
 
 def site(seed=0, layer=2):
@@ -69,7 +55,7 @@ def site(seed=0, layer=2):
         * torch.tensor([0.1, 0.5, 2, 8])[:, None, None]
     )
     conv = nn.Conv2d(4, 2, 3, padding=1).double()
-    return x, conv, spectra.study_site(x, conv, network="none", seed=0, update=0, layer=layer)
+    return x, conv, study_site(x, conv, network="none", seed=0, update=0, layer=layer)
 
 
 def test_a_site_is_what_the_layer_gets():
@@ -86,13 +72,13 @@ def test_a_site_is_what_the_layer_gets():
 
 def test_checks_notice():
     _, _, good = site()
-    verdicts = [check.verdict for check in spectra.checks_of([good])]
+    verdicts = [check.verdict for check in checks_of([good])]
     assert verdicts[:3] == ["holds"] * 3
     swapped = good.eigenvalues | {"amplify": good.eigenvalues["none"] / 2}
     swapped["suppress"] = good.eigenvalues["none"] * 2
     swapped["full"] = np.full(36, 99.0)
     bad = dataclasses.replace(good, error=1e-3, outside=1e-3, eigenvalues=swapped)
-    assert [check.verdict for check in spectra.checks_of([good, bad])] == ["fails"] * 5
+    assert [check.verdict for check in checks_of([good, bad])] == ["fails"] * 5
 
 
 def test_null_against_null_moves_nothing():
@@ -103,15 +89,10 @@ def test_null_against_null_moves_nothing():
 
 @pytest.mark.parametrize("variant", ["none", "full"])
 def test_raw_inputs_are_those_in_front_of_the_normalization(variant):
-    model = PlainVGG(1, 3, TINY.widths, variant).train()
+    model = PlainVGG(1, 3, TINY.cell.widths, variant).train()
     draw_weights(model, "he", 0)
-    found = spectra.raw_inputs(model, torch.randn(8, 1, 8, 8))
+    found = raw_inputs(model, torch.randn(8, 1, 8, 8))
     assert [conv.in_channels for conv, _ in found] == [3, 3, 4, 4, 4]
     assert [x.shape[1:] for _, x in found][:2] == [(3, 8, 8), (3, 4, 4)]
     # behind a ReLU, and not normalized
     assert all(float(x.detach().min()) >= 0 for _, x in found)
-
-
-def test_what_is_refused():
-    with pytest.raises(UserError, match="unknown preset"):
-        spectra.configure("huge")

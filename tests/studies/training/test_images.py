@@ -133,10 +133,10 @@ def test_tensors_are_the_loaded_images_read_once():
     np.testing.assert_array_equal(y.numpy(), found.labels)
     assert classes == 10
     assert tensors(Images(limit=50, size=8, seed=1))[0] is x
-    np.testing.assert_array_equal(tensors(chosen, True)[0].numpy(), 10 * found.images)
+    np.testing.assert_array_equal(tensors(chosen, badly_scaled=True)[0].numpy(), 10 * found.images)
 
 
 def test_badly_scaled_channels_span_two_decades(folder):
     chosen = Images(data=f"folder:{folder}", limit=8, size=8)
-    ratio = tensors(chosen, True)[0] / tensors(chosen)[0]
+    ratio = tensors(chosen, badly_scaled=True)[0] / tensors(chosen)[0]
     np.testing.assert_allclose(ratio.nanmean(dim=(0, 2, 3)).numpy(), [0.1, 1, 10], rtol=1e-5)
