@@ -1,26 +1,20 @@
-"""Condition numbers of layers, and what the checks notice."""
+"""Condition numbers of layers against their definitions, and what the checks notice."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from studies.engine.errors import UserError
-from studies.related.conditioning import measure as conditioning
-from studies.related.conditioning.measure import (
-    Found,
-    checks_of,
-    condition,
-    layer_readings,
-    verdict_of,
-)
+from studies.engine.protocol import Measured
+from studies.related.conditioning import NETS, PRESETS, cells
+from studies.related.conditioning.judge import checks_of, judge, layer_rows, verdict_of
+from studies.related.conditioning.measure import condition, layer_readings, measure
+from studies.related.conditioning.readings import MEASURES, Readings
 from studies.training.networks import PlainVGG, draw_weights
-from tests.studies.engine.test_report import assert_self_contained
 
-TINY = conditioning.configure("smoke")
+TINY = PRESETS["smoke"]
 LAYERS = ("conv1", "conv2", "conv3", "linear")
 
 
@@ -58,16 +52,16 @@ def test_readings_against_autograd_on_one_layer():
     assert linear["curvature"] == pytest.approx(float(torch.linalg.eigvalsh(whole)[-1]), rel=0.02)
 
 
-def found(hidden, last, curvature, seeds=5):
+def readings(hidden, last, curvature, seeds=5):
     """Nets whose hidden layers lie at so many decades, by net, and the linear layer at others."""
     values = {}
-    for net in conditioning.NETS:
-        for name in (*conditioning.MEASURES, "curvature"):
+    for net in NETS:
+        for name in MEASURES:
             values[net, name] = np.zeros((seeds, 2, len(LAYERS)))
         values[net, "R x G"][:, :, 1:-1] = hidden[net]
         values[net, "R x G"][:, :, -1] = last[net]
         values[net, "curvature"][:, :, -1] = curvature[net]
-    return Found(LAYERS, values, {net: np.ones(seeds) for net in conditioning.NETS})
+    return Readings(LAYERS, values, {net: np.ones(seeds) for net in NETS})
 
 
 def nets(none, after, before):
@@ -75,7 +69,7 @@ def nets(none, after, before):
 
 
 def judged(*args, **options):
-    checks = checks_of(found(*args, **options))
+    checks = checks_of(readings(*args, **options))
     return [c.verdict for c in checks[:4]], verdict_of(checks)
 
 
@@ -89,29 +83,29 @@ def test_checks_notice():
 
 
 def test_a_run_that_broke_off_could_have_had_any_value():
-    broken = found(nets(3.0, 2.0, 1.0), nets(4.0, 4.0, 4.0), nets(1.0, 1.0, 1.0))
+    broken = readings(nets(3.0, 2.0, 1.0), nets(4.0, 4.0, 4.0), nets(1.0, 1.0, 1.0))
     broken.values["none", "R x G"][0, 1:] = np.nan
     verdicts = [c.verdict for c in checks_of(broken)]
     assert verdicts[:4] == ["inconclusive", "inconclusive", "holds", "holds"]
-    assert len(conditioning.layer_rows(broken, "linear".__eq__)) == 3
+    assert len(layer_rows(broken)) == 3 * len(LAYERS)
 
 
 def test_a_dead_network_ends_the_readings():
-    config = dataclasses.replace(TINY, lr=1e4, times=(0, 30))
-    result = conditioning.measure(conditioning.Cell("none", 0, config))
+    cell = dataclasses.replace(cells(TINY, "cpu")[0], lr=1e4, times=(0, 30))
+    result = measure(cell)
     assert result["state"] != "stable"
     assert len(result["readings"]) == 1
 
 
-def test_a_run(tmp_path):
-    summary = conditioning.run(TINY, tmp_path, device="cpu", workers=1)
-    assert (summary.status, summary.answer.verdict) == ("complete", "inconclusive")
-    assert len(summary.checks) == 7
-    assert {"conditioning.png", "conditioning.svg"} <= {p.name for p in tmp_path.iterdir()}
-    assert_self_contained((tmp_path / "report.html").read_text())
-    written = json.loads((tmp_path / "summary.json").read_text())
-    assert written["answer"]["rule"] == conditioning.RULE
-    assert len(written["results"]["the-last-layer"]) == 3
-    assert len(written["results"]["the-convolutions"]) == 18
-    with pytest.raises(UserError, match="unknown preset"):
-        conditioning.configure("huge")
+def test_smoke_and_what_a_failed_network_leaves_unknown():
+    measured = [Measured(cell, measure(cell)) for cell in cells(TINY, "cpu")]
+    findings = judge(TINY, measured)
+    assert findings.verdict == "inconclusive"  # one seed
+    assert len(findings.checks) == 7
+    assert [len(table.rows) for table in findings.tables] == [3, 18]
+    lost = dataclasses.replace(measured[0], result=None, error="lost")
+    some = judge(TINY, [lost, *measured[1:]])
+    names = ["not a number" in row for table in some.tables for row in table.rows]
+    assert sum(names) == 7  # the layers of one network
+    before, after = findings.checks[2:6], some.checks[2:6]
+    assert [c.observed for c in before] == [c.observed for c in after]
