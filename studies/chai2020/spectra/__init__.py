@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from studies.engine.protocol import Lazy, Study
+from studies.engine.protocol import Lazy, Study, seeds
 from studies.training.images import Images
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "STUDY", "TOLERANCE", "Cell", "Config", "cells"]
@@ -112,11 +112,9 @@ PRESETS = {
 
 def cells(config: Config, device: str) -> list[Cell]:
     """Every network of the study: each seed without and with BatchNorm, in both positions."""
-    images = replace(config.cell.images, seed=config.seed)
-    shared = replace(config.cell, images=images, device=device)
     return [
-        replace(shared, variant=variant, position=position, seed=1000 * (config.seed + 1) + k)
-        for k in range(config.seeds)
+        replace(config.cell, variant=variant, position=position, seed=seed, device=device)
+        for seed in seeds(config.seed, config.seeds)
         for variant in NETWORKS
         for position in POSITIONS
     ]

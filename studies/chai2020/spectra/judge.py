@@ -54,7 +54,6 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
         return Findings("inconclusive", reason="No site was measured.", tables=tables)
     checks = checks_of(sites)
     holding = sum(check.verdict == "holds" for check in checks)
-    answer = spectra_figure(sites)
     tables.insert(
         1,
         Table(
@@ -66,7 +65,6 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
                 "trained without normalization (none) or with BatchNorm (full), behind each "
                 "variant; medians over seeds and layers."
             ],
-            figures=[answer],
         ),
     )
     return Findings(
@@ -74,7 +72,7 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
         checks,
         reason=f"{holding} of {len(checks)} checks hold over {len(sites)} sites.",
         tables=tables,
-        answer=answer,
+        answer=spectra_figure(sites),
         against=evidence_against(sites),
     )
 

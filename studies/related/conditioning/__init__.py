@@ -123,10 +123,8 @@ PRESETS = {
 
 def cells(config: Config, device: str) -> list[Cell]:
     """Every network of the study: each place of BatchNorm with each seed."""
-    images = replace(config.cell.images, seed=config.seed)
-    shared = replace(config.cell, images=images, device=device)
     return [
-        replace(shared, net=net, seed=1000 * config.seed + k)
+        replace(config.cell, net=net, seed=1000 * config.seed + k, device=device)
         for net in NETS
         for k in range(config.seeds)
     ]
