@@ -82,16 +82,17 @@ def _images_paths(value: Any, prefix: str = "") -> Iterator[str]:
             yield from _images_paths(part, f"{prefix}{field.name}.")
 
 
-def _put(config: Any, path: str, value: Any) -> Any:
+def _put(config: Any, path: str, value: Any, within: str = "") -> Any:
     """The config with one field, named with dots, replaced."""
     name, _, rest = path.partition(".")
+    where = f"{within}{name}"
     known = [field.name for field in _fields(config)]
     if name not in known:
         raise UserError(
             f"{type(config).__name__} has no {name!r}; it has: {', '.join(known) or 'no fields'}."
         )
     before = getattr(config, name)
-    new = _put(before, rest, value) if rest else _like(before, value, path)
+    new = _put(before, rest, value, f"{where}.") if rest else _like(before, value, where)
     return dataclasses.replace(config, **{name: new})
 
 

@@ -45,7 +45,16 @@ from studies.engine import summary as results
 from studies.engine.errors import UserError
 from studies.engine.protocol import Lazy
 
-__all__ = ["Cell", "Outlook", "load_cells", "load_grid", "outlook", "product", "run_grid"]
+__all__ = [
+    "Cell",
+    "Outlook",
+    "cell_keys",
+    "load_cells",
+    "load_grid",
+    "outlook",
+    "product",
+    "run_grid",
+]
 
 Engine = Literal["joblib", "serial", "dask"]
 Config = Any  # a mapping with string keys, or a dataclass
@@ -248,8 +257,19 @@ def load_cells(
 ) -> list[Cell | None]:
     """What ``run_grid`` with these arguments has left: one per config, None for one not run."""
     store = _Store(Path(out))
-    keys = [task.key for task in _tasks(function, grid, version, False, name)]
+    keys = cell_keys(function, grid, version=version, name=name)
     return [store.read(key) or store.read_error(key) for key in keys]
+
+
+def cell_keys(
+    function: Callable[..., Any],
+    grid: Sequence[Config],
+    *,
+    version: str = "",
+    name: str | None = None,
+) -> list[str]:
+    """The keys that ``run_grid`` with these arguments gives the cells."""
+    return [task.key for task in _tasks(function, grid, version, False, name)]
 
 
 def outlook(

@@ -122,7 +122,7 @@ def rejudge(study: Study, out: str | Path) -> Summary:
     summary.checks, summary.results, summary.problems = [], {}, []
     cells = study.cells(config, summary.device.split()[0])
     found = load_cells(study.measure, cells, out, version=study.version, name=study.name)
-    again = _Run(study, out, summary, spent=summary.duration)
+    again = _Run(study, out, summary, took=summary.duration)
     with again.recorded():
         again.conclude(config, _measured(cells, found))
         if before is not None and before.rule != study.rule:
@@ -161,7 +161,7 @@ class _Run:
     study: Study
     out: Path
     summary: Summary
-    spent: float = 0.0  # seconds of an earlier run
+    took: float | None = None  # seconds, of an earlier run
     tables: Sequence[Table] = ()
     pictures: dict[str, page.Picture] = dataclasses.field(default_factory=dict)
     answer: Figure | None = None
@@ -182,7 +182,7 @@ class _Run:
             )
             raise
         finally:
-            self.summary.duration = self.spent + time.monotonic() - began
+            self.summary.duration = time.monotonic() - began if self.took is None else self.took
             self.save()
             page.write(
                 self.out / "report.html",
