@@ -41,13 +41,13 @@ from studies.chai2020.after_first_step.judge import (
 from studies.chai2020.after_first_step.twin import effective_weights, nlms_twin
 from studies.chai2020.nlms import adjacent, compare
 from studies.chai2020.nlms_checks import TOLERANCE
-from studies.chai2020.two_effects.measure import geometric_rates, image_tensors
+from studies.chai2020.two_effects.measure import image_tensors
 from studies.engine import page as report
 from studies.engine import summary as results
 from studies.engine.running import measured, pick, running
 from studies.engine.summary import Answer, Summary
 from studies.training.networks import POSITIONS, PlainVGG, Position, draw_weights
-from studies.training.probes import highest_on_grid
+from studies.training.rates import geometric_rates, highest_on_grid
 from studies.training.sgd import SgdRun, batch_order, choose_device, run_sgd
 
 __all__ = ["EXPERIMENT", "PRESETS", "RULE", "Cell", "Config", "configure", "measure", "run"]

@@ -1,10 +1,10 @@
-"""What predicts the highest stable rate and the speed: candidates held against real runs.
+"""Compares candidate predictors of the highest stable rate and of the speed with real runs.
 
 A group is one variant in one setting, with the median over its seeds. The groups of the base
-setting serve to fit one constant for each candidate and to choose one candidate; those of all other
-settings are held out. The candidates are those below. Which of them to try was decided on the base
-setting alone, on networks of two other seeds than those that the study runs; the one exception is
-named in ``ADDED_AFTER_SEED_0``.
+setting are used to fit one constant for each candidate and to choose one candidate; those of all
+other settings are held out. Which candidates to try was decided on the base setting alone, on
+networks of two other seeds than those that the study runs; the one exception is named in
+``ADDED_AFTER_SEED_0``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from studies.chai2020.two_effects.groups import BASE, Group, Groups
+from studies.chai2020.two_effects import BASE
+from studies.chai2020.two_effects.groups import Group, Groups
 from studies.engine import page as report
-from studies.engine import summary as results
-from studies.engine.summary import Check
+from studies.engine.summary import Check, Verdict
 
 __all__ = [
     "CANDIDATE_COLUMNS",
@@ -53,10 +53,10 @@ RATE_CANDIDATES = {
     ),
     "Gauss-Newton, last linear layer": "the same over the parameters of the linear layer alone",
     "Gauss-Newton, filters whose length is felt": (
-        "the same without the filters whose length the output does not feel (|g'w| under 5 % of "
+        "the same without the filters whose length does not change the output (|g'w| under 5 % of "
         "|g||w| for random directions), which live normalization makes scale-invariant"
     ),
-    "R at the start": "2 / λmax(R), least over the convolutions",
+    "R at the start": "2 / λmax(R), smallest over the convolutions",
     "R after 8 updates": "the same after 8 updates at the low rate",
     "Gauss-Newton times growth": (
         "the rate, found by bisection, up to which it is below the Gauss-Newton edge of the start "
@@ -64,25 +64,25 @@ RATE_CANDIDATES = {
         "effective rate is lr / |w|², as in NLMS"
     ),
     "last layer alone": (
-        "the highest rate at which the linear layer, trained on the features of the start with "
-        "all before it held, neither diverges nor dies"
+        "the highest rate at which the linear layer, trained on the features of the start while "
+        "the layers before it are held, neither diverges nor dies"
     ),
     "the lesser of the last two": (
         "two budgets: the layers before, and the last, which nothing normalizes"
     ),
     "8 updates at each rate": (
         "the highest rate at which the mean of the last 3 of 8 losses is under twice the larger "
-        "of the first and ln(classes): a short run, cheap and hardly a theory"
+        "of the first and ln(classes): a short run, which is cheap but explains nothing"
     ),
-    "16 updates at each rate": "the same with 16 updates, of the 100 that are foretold",
+    "16 updates at each rate": "the same with 16 updates, of the 100 that are predicted",
     "16 updates, alive": (
         "the same, and the logits still depend on the image; added after a run of seed 0 had shown "
-        "that the one before misses networks that die, and so not judged by that seed"
+        "that the previous candidate misses networks that die, so it is not judged by that seed"
     ),
 }
 ADDED_AFTER_SEED_0 = ("16 updates, alive",)
-# these were trained as the network is; of the others the heavy ball's edge is 1 + momentum times
-# that of plain descent
+# these are measured with the momentum; the others predict the edge of plain descent, and the heavy
+# ball's edge is 1 + momentum times that
 SEEN_WITH_MOMENTUM = (
     "Gauss-Newton times growth",
     "last layer alone",
@@ -93,8 +93,8 @@ SEEN_WITH_MOMENTUM = (
 )
 SPEED_CANDIDATES = {
     "level 3": (
-        "updates of the network linearised at the start, on the batches that it will see; where "
-        "it does not get there, the length of the run"
+        "updates of the network linearised at the start, on the batches that it will see; the "
+        "length of the run where it does not reach the threshold"
     ),
     "8 updates, straight on": (
         "the fall of the loss of one batch in the first 8 updates at the low rate, continued"
@@ -107,7 +107,7 @@ SPEED_CANDIDATES = {
 
 
 def geometric_mean(values: Sequence[float | None]) -> float:
-    """Of the values that are positive and finite; NaN if none is."""
+    """Geometric mean of the values that are positive and finite; NaN if none is."""
     known = [v for v in values if v and math.isfinite(v)]
     return float(np.exp(np.mean(np.log(known)))) if known else math.nan
 
@@ -130,7 +130,7 @@ def predicted_steps(group: Group, name: str) -> float:
         "8 updates, straight on": "straight_on",
         "slope at the start": "straight_line",
     }[name]
-    # torch's momentum multiplies the rate by 1 / (1 - momentum); the first 8 updates had it already
+    # torch's momentum multiplies the rate by 1 / (1 - momentum); the 8 updates already include it
     factor = 1 - group.momentum if key == "straight_line" else 1.0
     found = [r[key] for r in group.results.values() if key in r]
     return geometric_mean(
@@ -151,10 +151,10 @@ class Candidate:
     ----------
     name : of the candidate.
     spearman_train, spearman_test : rank correlation with what was observed.
-    factor_raw : median factor between predicted and observed on the test groups, as it is.
-    constant : fitted on the training groups, by which predictions are multiplied.
+    factor_raw : median factor between predicted and observed on the test groups.
+    constant : fitted on the training groups; predictions are multiplied by it.
     factor : median factor on the test groups with that constant.
-    train, test : how many groups.
+    train, test : numbers of groups.
     """
 
     name: str
@@ -168,7 +168,7 @@ class Candidate:
 
 
 def assess(name: str, points: Sequence[tuple[bool, float, float]]) -> Candidate:
-    """A candidate from points (held out, predicted, observed), of which NaN are left out."""
+    """Assess a candidate on points (held out, predicted, observed); NaN are left out."""
     usable_points = [(t, p, o) for t, p, o in points if p > 0 and o > 0 and math.isfinite(p * o)]
     train = [(p, o) for t, p, o in usable_points if not t]
     test = [(p, o) for t, p, o in usable_points if t]
@@ -203,7 +203,7 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def rate_points(groups: Groups, name: str) -> list[tuple[bool, float, float]]:
-    """A candidate's points; groups whose highest rate lies beyond the grid are left out."""
+    """Predicted and observed rates; groups whose highest rate is beyond the grid are left out."""
     return [
         (group.setting != BASE, predicted_rate(group, name), group.median_rate)
         for group in groups.values()
@@ -212,7 +212,7 @@ def rate_points(groups: Groups, name: str) -> list[tuple[bool, float, float]]:
 
 
 def step_points(groups: Groups, name: str) -> list[tuple[bool, float, float]]:
-    """The same for the updates; groups that never got there are left out."""
+    """Predicted and observed updates; groups that never reached the threshold are left out."""
     return [
         (group.setting != BASE, predicted_steps(group, name), group.median_steps)
         for group in groups.values()
@@ -241,9 +241,9 @@ def _measured(groups: Groups) -> bool:
 def prediction_checks(
     rates: Sequence[Candidate], speeds: Sequence[Candidate], seed: int = 0
 ) -> list[Check]:
-    """Whether what predicts best where it was chosen predicts well where it was not.
+    """Whether the candidate chosen on the base setting predicts the held-out settings well.
 
-    What was thought of after a seed's held-out groups had been seen is no choice for that seed.
+    A candidate added after a seed's held-out groups had been seen cannot be chosen for that seed.
     """
     split = (
         "the candidate that ranks best in the base setting has, in the other settings, rank "
@@ -278,7 +278,7 @@ def _check(name: str, candidates: Sequence[Candidate], rule: str, most: float | 
         candidates, key=lambda c: c.spearman_train if math.isfinite(c.spearman_train) else -2
     )
     good = chosen.spearman_test >= GOAL_SPEARMAN and (most is None or chosen.factor <= most)
-    verdict: results.Verdict = "holds" if good else "fails"
+    verdict: Verdict = "holds" if good else "fails"
     return Check(
         name=name,
         predicted=GOAL_SPEARMAN,

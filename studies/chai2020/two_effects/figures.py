@@ -1,46 +1,47 @@
-"""The figures of the study ``two-effects``: each takes results and axes and returns artists."""
+"""The figures of the study: functions of results and axes, and the values that the engine draws."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from studies.engine import page as report
-from studies.engine import style as figures
+from studies.chai2020.two_effects import BASE
+from studies.engine.protocol import Figure
 from studies.engine.smoothing import running_mean
+from studies.engine.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MplFigure
+
     from studies.chai2020.two_effects.groups import Group, Groups
 
-__all__ = ["FIGURES", "draw", "draw_predictors"]
+__all__ = ["effects", "losses", "predictors", "settings", "spectra"]
 
-BASE = "base"
+Points = Sequence[tuple[bool, float, float]]
 CORE_LOOK = {
     "none": ("#1B1F24", "o"),
-    "center": (figures.PURPLE, "v"),
-    "amplify": (figures.ORANGE, "^"),
-    "suppress": (figures.BLUE, "s"),
-    "full": (figures.GREEN, "D"),
+    "center": (PURPLE, "v"),
+    "amplify": (ORANGE, "^"),
+    "suppress": (BLUE, "s"),
+    "full": (GREEN, "D"),
 }
 
 
 def look(variant: str) -> tuple[str, str]:
     """Colour and marker of a variant; controls are grey crosses."""
-    return CORE_LOOK.get(variant, (figures.GREY, "x"))
+    return CORE_LOOK.get(variant, (GREY, "x"))
 
 
 def _words(variant: str) -> str:
     return variant.replace("_", " ")
 
 
-def plot_outcome(groups: Groups, ax: Axes, outcome: str) -> list[Artist]:
+def plot_outcome(groups: Groups, outcome: str, ax: Axes) -> list[Artist]:
     """One row per variant: a marker for each seed, a bar at the median; open ends as arrows."""
     artists: list[Artist] = []
     mine = [group for (setting, _), group in groups.items() if setting == BASE]
@@ -94,14 +95,14 @@ def plot_plane(groups: Groups, ax: Axes) -> list[Artist]:
                 ax.annotate(
                     _words(variant),
                     (speed, rate),
-                    # the reference keeps out of the way of what lies close to it
+                    # the reference goes below left, away from the labels of variants close to it
                     xytext=(-6, -14) if variant == "none" else (6, 6),
                     textcoords="offset points",
                     ha="right" if variant == "none" else "left",
                 )
             )
-    ax.axhline(1, color=figures.GREY, linewidth=0.8)
-    ax.axvline(1, color=figures.GREY, linewidth=0.8)
+    ax.axhline(1, color=GREY, linewidth=0.8)
+    ax.axvline(1, color=GREY, linewidth=0.8)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.margins(0.22)
@@ -115,17 +116,19 @@ def plot_plane(groups: Groups, ax: Axes) -> list[Artist]:
 
 
 def _relative(group: Group, none: Group) -> tuple[float, float]:
-    """Speed and highest rate over those of none; a run that ended first counts with its length."""
+    """Speed and highest rate over those of none; a run that falls short counts as its length."""
     speed = min(none.median_steps, none.low_steps) / min(group.median_steps, group.low_steps)
     return speed, group.median_rate / none.median_rate
 
 
 def _plain_ticks(ax: Axes) -> None:
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
     plain = StrMethodFormatter("{x:g}")
     for axis in (ax.xaxis, ax.yaxis):
         if axis.get_scale() == "log":
             low, high = axis.get_view_interval()
-            # ticks in plain numbers, and few enough of them to read
+            # plain numbers, and few enough ticks to read
             if high / low < 30:
                 axis.set_minor_formatter(plain if high / low < 6 else NullFormatter())
             axis.set_major_formatter(plain)
@@ -136,7 +139,7 @@ def _legend(ax: Axes, **options: Any) -> None:
         ax.legend(**options)
 
 
-def _legend_beside(figure: Figure, ax: Axes) -> None:
+def _legend_right(figure: MplFigure, ax: Axes) -> None:
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right center")
 
 
@@ -156,14 +159,14 @@ def plot_losses(groups: Groups, ax: Axes) -> list[Artist]:
                 linewidth=1.1,
                 label=variant if i == 0 else None,
             )
-    ax.axhline(2.2, color=figures.GREY, linewidth=0.8, linestyle="--")
+    ax.axhline(2.2, color=GREY, linewidth=0.8, linestyle="--")
     ax.set_xscale("log")
     ax.set(title="loss at the low rate", xlabel="update", ylabel="loss, mean of 10 updates")
     _legend(ax)
     return artists
 
 
-def plot_eigenvalue(groups: Groups, ax: Axes, end: str) -> list[Artist]:
+def plot_eigenvalue(groups: Groups, end: str, ax: Axes) -> list[Artist]:
     """One eigenvalue of R at the start for each layer: median over seeds."""
     artists: list[Artist] = []
     titles = {"lowest": "smallest", "median": "median", "highest": "largest"}
@@ -179,7 +182,7 @@ def plot_eigenvalue(groups: Groups, ax: Axes, end: str) -> list[Artist]:
     return artists
 
 
-def plot_beside(groups: Groups, ax: Axes, outcome: str) -> list[Artist]:
+def plot_settings(groups: Groups, outcome: str, ax: Axes) -> list[Artist]:
     """Ratios to no normalization in every setting."""
     artists: list[Artist] = []
     settings = list(dict.fromkeys(setting for setting, _ in groups))
@@ -199,7 +202,7 @@ def plot_beside(groups: Groups, ax: Axes, outcome: str) -> list[Artist]:
                 color=colour,
                 label=variant if setting == BASE else None,
             )
-    ax.axvline(1, color=figures.GREY, linewidth=0.8)
+    ax.axvline(1, color=GREY, linewidth=0.8)
     ax.set_yticks(range(len(settings)), settings)
     ax.set_ylim(len(settings) - 0.5, -0.5)
     ax.set_xscale("log")
@@ -209,11 +212,11 @@ def plot_beside(groups: Groups, ax: Axes, outcome: str) -> list[Artist]:
     return artists
 
 
-def plot_candidate(points: Sequence[tuple[bool, float, float]], ax: Axes) -> list[Artist]:
+def plot_candidate(name: str, points: Points, unit: str, ax: Axes) -> list[Artist]:
     """Predicted against observed; groups of the base setting hollow, held-out ones filled."""
     artists: list[Artist] = []
     known = [(t, p, o) for t, p, o in points if p > 0 and o > 0 and np.isfinite(p * o)]
-    for held_out, colour in ((False, figures.GREY), (True, figures.BLUE)):
+    for held_out, colour in ((False, GREY), (True, BLUE)):
         mine = [(p, o) for t, p, o in known if t == held_out]
         if mine:
             predicted, observed = np.transpose(mine)
@@ -228,100 +231,116 @@ def plot_candidate(points: Sequence[tuple[bool, float, float]], ax: Axes) -> lis
             )
     if known:
         ends = np.array([min(o for _, _, o in known) / 2, max(o for _, _, o in known) * 2])
-        artists += ax.plot(ends, ends, color=figures.GREY, linewidth=0.8)
+        artists += ax.plot(ends, ends, color=GREY, linewidth=0.8)
+    ax.set_title(name, fontsize=9)
+    ax.set(xlabel=f"predicted {unit}")
     return artists
 
 
-FIGURES: dict[str, tuple[Any, str, str]] = {
-    "effects": (
-        (
-            lambda g, ax: plot_outcome(g, ax, "steps"),
-            lambda g, ax: plot_outcome(g, ax, "rate"),
-            plot_plane,
-        ),
+def _row_height(groups: Groups) -> float:
+    rows = len({variant for setting, variant in groups if setting == BASE})
+    return 1.6 + 0.28 * max(rows, 7)
+
+
+def effects(groups: Groups) -> Figure:
+    """The study's answer: speed and highest stable rate of every variant."""
+
+    def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
+        axes[1].set_yticklabels([])
+
+    return Figure(
+        "effects",
         "Left: updates at the low rate. Middle: the highest rate at which training neither "
         "diverges nor dies. A marker for each seed, a bar at the median; arrows where the run or "
         "the grid ended first. Right: medians relative to no normalization; crosses are controls. "
         "If the claim holds, amplify lies far to the right at 1, suppress at 1 far above.",
         "Three panels. Two list the variants with a marker per seed: updates at the low rate and "
-        "highest stable rate. The third sets speed against highest rate relative to none.",
-    ),
-    "losses": (
-        (plot_losses,),
+        "highest stable rate. The third shows speed against highest rate, relative to none.",
+        [
+            partial(plot_outcome, groups, "steps"),
+            partial(plot_outcome, groups, "rate"),
+            partial(plot_plane, groups),
+        ],
+        width=10.5,
+        height=_row_height(groups),
+        finish=finish,
+    )
+
+
+def losses(groups: Groups) -> Figure:
+    """The loss at the low rate."""
+    return Figure(
+        "losses",
         "The loss of every seed at the low rate, until it is below the dashed threshold.",
         "Loss against the update on a log axis, one colour for each variant.",
-    ),
-    "spectra": (
-        tuple(
-            (lambda g, ax, end=end: plot_eigenvalue(g, ax, end))
-            for end in ("lowest", "median", "highest")
-        ),
+        [partial(plot_losses, groups)],
+        width=5.5,
+        height=3.4,
+    )
+
+
+def spectra(groups: Groups) -> Figure:
+    """Eigenvalues of R at the start, by layer."""
+
+    def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
+        _legend_right(figure, axes[-1])
+        for ax in axes[1:]:
+            ax.set_ylabel("")
+
+    return Figure(
+        "spectra",
         "Eigenvalues of R at the start, at the input of each convolution behind a normalization; "
         "medians over seeds. An eigenvalue of 0 is not drawn.",
         "Three panels: smallest, median and largest eigenvalue of R on a log axis for "
         "convolutions 2 to 6, one line for each variant.",
-    ),
-    "beside": (
-        (
-            lambda g, ax: plot_beside(g, ax, "steps"),
-            lambda g, ax: plot_beside(g, ax, "rate"),
-        ),
+        [partial(plot_eigenvalue, groups, end) for end in ("lowest", "median", "highest")],
+        width=10.5,
+        height=3.4,
+        finish=finish,
+    )
+
+
+def settings(groups: Groups) -> Figure:
+    """Both outcomes relative to no normalization, in every setting."""
+
+    def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
+        axes[1].set_yticklabels([])
+        _legend_right(figure, axes[1])
+
+    return Figure(
+        "settings",
         "Speed and highest stable rate, relative to none, in the base setting and with one thing "
         "changed at a time; ratios of medians. Where a run or the grid ended first, it counts with "
         "where it ended.",
         "Two panels, one row per setting, with markers for amplify, suppress and full.",
-    ),
-}
+        [partial(plot_settings, groups, "steps"), partial(plot_settings, groups, "rate")],
+        width=8.0,
+        height=_row_height(groups),
+        finish=finish,
+    )
 
 
-def draw(name: str, groups: Mapping[tuple[str, str], Group], out: Path) -> report.Picture:
-    """One of ``FIGURES`` as PNG and SVG in a folder."""
-    plots, caption, alt = FIGURES[name]
-    with figures.style():
-        rows = len({key for key in groups if key[0] == BASE})
-        height = 1.6 + 0.28 * max(rows, 7) if name in ("effects", "beside") else 3.4
-        width = 5.5 if len(plots) == 1 else 8.0 if len(plots) == 2 else 10.5
-        figure, axes = figures.panels(len(plots), height=height, width=width)
-        for plot, ax in zip(plots, axes, strict=True):
-            plot(groups, ax)
-        if name == "spectra":
-            _legend_beside(figure, axes[-1])
-            for ax in axes[1:]:
-                ax.set_ylabel("")
-        if name == "effects":
-            axes[1].set_yticklabels([])
-        if name == "beside":
-            axes[1].set_yticklabels([])
-            _legend_beside(figure, axes[1])
-        png, _ = figures.save(figure, out / name)
-    return report.Picture(png, caption, alt)
-
-
-def draw_predictors(
-    points: Mapping[str, Sequence[tuple[bool, float, float]]], out: Path, what: str, unit: str
-) -> report.Picture:
-    """Candidates' predictions against what was observed, as PNG and SVG in a folder.
+def predictors(points: Mapping[str, Points], what: str, unit: str) -> Figure:
+    """Predictions of some candidates against what was observed.
 
     Parameters
     ----------
-    points : by candidate, see ``plot_candidate``.
-    out : folder.
+    points : by candidate: (held out, predicted, observed) of each group.
     what : ``rate`` or ``speed``: the outcome; the file is named after it.
     unit : of predicted and observed, for the axes.
     """
-    with figures.style():
-        figure, axes = figures.panels(len(points), height=2.9, width=0.4 + 2.3 * len(points))
-        for (name, mine), ax in zip(points.items(), axes, strict=True):
-            plot_candidate(mine, ax)
-            ax.set_title(name, fontsize=9)
-            ax.set(xlabel=f"predicted {unit}", ylabel="")
+
+    def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
         axes[0].set_ylabel(f"observed {unit}")
         _legend(axes[0])
-        png, _ = figures.save(figure, out / f"predictors_{what}")
-    return report.Picture(
-        png,
+
+    return Figure(
+        f"predictors_{what}",
         f"Predicted against observed {unit}, a point for each variant in each setting. On the line "
         "they agree. Some of the candidates of the table.",
         f"One panel per candidate: predicted against observed {unit} on log axes, with the line of "
         "equality.",
+        [partial(plot_candidate, name, mine, unit) for name, mine in points.items()],
+        width=0.4 + 2.3 * len(points),
+        finish=finish,
     )

@@ -1,22 +1,32 @@
-"""Results of the study ``two-effects`` by variant and setting, and their ratios seed by seed."""
+"""Results of the study by variant and setting, and ratios between variants seed by seed."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from studies.chai2020.two_effects import BASE, Config, plan
 from studies.engine import paired
 from studies.engine.paired import Interval
-from studies.training.probes import stable_interval
+from studies.engine.protocol import Measured
+from studies.training.rates import stable_interval
 
-__all__ = ["BASE", "Group", "Groups", "both", "eigenvalue_ratios", "rate_ratios", "speed_ratios"]
+__all__ = [
+    "Group",
+    "Groups",
+    "Ratios",
+    "collect",
+    "common_seeds",
+    "eigenvalue_ratios",
+    "rate_ratios",
+    "speed_ratios",
+]
 
 Array = np.ndarray
-
-BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -25,11 +35,11 @@ class Group:
 
     Attributes
     ----------
-    setting : ``base`` or a name in ``BESIDE``.
+    setting : ``BASE`` or a name in ``SETTINGS``.
     variant : of the normalization.
     momentum : torch's.
     results : what ``measure`` returned, by seed.
-    low_steps : at most so many updates were made at the low rate.
+    low_steps : the largest number of updates made at the low rate.
     rates : the grid.
     """
 
@@ -51,7 +61,7 @@ class Group:
 
     @property
     def median_steps(self) -> float:
-        """Median over seeds; inf if most never got there."""
+        """Median over seeds; inf if most did not reach the threshold."""
         return float(np.median([self.steps(seed)[1] for seed in self.results]))
 
     @property
@@ -61,7 +71,7 @@ class Group:
 
     @property
     def rate_is_open(self) -> bool:
-        """Whether the grid ended before the median did."""
+        """Whether the median lies beyond an end of the grid."""
         ends = [self.rate(seed) for seed in self.results]
         return float(np.median([end[0] != end[1] for end in ends])) >= 0.5
 
@@ -71,38 +81,56 @@ class Group:
 
 
 Groups = dict[tuple[str, str], Group]
+Ratios = dict[int, Interval]
 
 
-def both(groups: Groups, a: str, b: str, setting: str = BASE) -> tuple[Group, Group, list[int]]:
+def collect(config: Config, measured: Sequence[Measured]) -> Groups:
+    """Results by setting and variant; cells that failed are left out."""
+    setting_of = {cell: setting for setting, cell in plan(config)}
+    groups: Groups = {}
+    for one in measured:
+        if one.error is not None:
+            continue
+        cell = one.cell
+        setting = setting_of[replace(cell, device="cpu")]
+        group = groups.setdefault(
+            (setting, cell.variant),
+            Group(setting, cell.variant, cell.momentum, {}, cell.low_steps, cell.rates),
+        )
+        group.results[cell.seed] = one.result
+    return groups
+
+
+def common_seeds(
+    groups: Groups, a: str, b: str, setting: str = BASE
+) -> tuple[Group, Group, list[int]]:
     """Two variants and the seeds that both have."""
     first = groups.get((setting, a), Group(setting, a, 0.0, {}, 0, ()))
     second = groups.get((setting, b), Group(setting, b, 0.0, {}, 0, ()))
     return first, second, [seed for seed in first.results if seed in second.results]
 
 
-def speed_ratios(groups: Groups, a: str, b: str, setting: str = BASE) -> list[Interval]:
+def speed_ratios(groups: Groups, a: str, b: str, setting: str = BASE) -> Ratios:
     """How many times as fast a is as b, by seed."""
-    first, second, seeds = both(groups, a, b, setting)
-    return [paired.ratio(second.steps(s), first.steps(s)) for s in seeds]
+    first, second, seeds = common_seeds(groups, a, b, setting)
+    return {s: paired.ratio(second.steps(s), first.steps(s)) for s in seeds}
 
 
-def rate_ratios(groups: Groups, a: str, b: str, setting: str = BASE) -> list[Interval]:
-    """How many times as high a rate a stands as b, by seed."""
-    first, second, seeds = both(groups, a, b, setting)
-    return [paired.ratio(first.rate(s), second.rate(s)) for s in seeds]
+def rate_ratios(groups: Groups, a: str, b: str, setting: str = BASE) -> Ratios:
+    """Highest stable rate of a over that of b, by seed."""
+    first, second, seeds = common_seeds(groups, a, b, setting)
+    return {s: paired.ratio(first.rate(s), second.rate(s)) for s in seeds}
 
 
-def eigenvalue_ratios(
-    groups: Groups, a: str, b: str, end: str, setting: str = BASE
-) -> list[Interval]:
+def eigenvalue_ratios(groups: Groups, a: str, b: str, end: str, setting: str = BASE) -> Ratios:
     """Median over the layers of the ratio of one eigenvalue, by seed."""
-    first, second, seeds = both(groups, a, b, setting)
-    found = []
+    first, second, seeds = common_seeds(groups, a, b, setting)
+    found = {}
     for seed in seeds:
         with np.errstate(divide="ignore", invalid="ignore"):
             above = np.array([s[end] for s in first.results[seed]["spectra"][1:]])
             below = np.array([s[end] for s in second.results[seed]["spectra"][1:]])
-            # null in both: a channel that is dead stays dead, and nothing was moved
+            # 0 / 0 is a dead channel in both variants: its eigenvalue did not change
             quotient = np.where(above == below, 1.0, above / below)
-        found.append((float(np.median(quotient)),) * 2)
+        found[seed] = (float(np.median(quotient)),) * 2
     return found

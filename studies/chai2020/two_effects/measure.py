@@ -1,7 +1,4 @@
-"""One network, one normalization, one seed: what it starts from, how fast it is, what it stands.
-
-``measure`` is the pure function that ``studies.engine.grid`` runs over a grid of ``Cell``.
-"""
+"""Measures one network: spectra at the start, updates to a target loss, highest stable rate."""
 
 from __future__ import annotations
 
@@ -15,91 +12,65 @@ from typing import Any
 import numpy as np
 import torch
 
-from studies.training import probes as predictors
-from studies.training.images import image_tensors
+from studies.chai2020.two_effects import Cell
+from studies.training import probes
+from studies.training.images import image_tensors, tensors
 from studies.training.networks import (
     Classifier,
-    Init,
-    Network,
     PlainVGG,
-    Position,
     SmallResNet,
     conv_layers,
     draw_weights,
 )
-from studies.training.rates import geometric_rates
-from studies.training.sgd import run_sgd
+from studies.training.rates import highest_on_grid
+from studies.training.sgd import SgdRun, run_sgd
 
-__all__ = [
-    "Cell",
-    "felt_edge",
-    "geometric_rates",
-    "growth",
-    "image_tensors",
-    "measure",
-    "probe",
-]
+__all__ = ["felt_edge", "growth", "image_tensors", "measure", "probe"]
 
 FELT = 0.05
 SHORT = 8
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Everything that decides the numbers of one cell.
+class _Task:
+    """A cell with its images and labels on its device."""
 
-    Attributes
-    ----------
-    variant : a name in ``cnnbridge.NORMALIZATION_VARIANTS``.
-    seed : of the weights and of the order of the images.
-    network : "plain" is ``PlainVGG``, "residual" is ``SmallResNet``, which has no position.
-    init, position, head, widths : of the network, see there and ``draw_weights``.
-    momentum : torch's.
-    badly_scaled : multiply the channels of the images by 0.1 to 10, a single one by 10.
-    data, data_root, data_seed, images, image_size : see ``studies.training.images.load``.
-    batch_size : images per update.
-    low_rate, threshold, low_steps : speed is the number of updates at the low rate until the
-        smoothed loss is below the threshold, at most so many.
-    rates, rate_steps : the highest rate of the grid at which so many updates neither diverge nor
-        kill the network.
-    probe : images of the batch on which the start is measured.
-    predict : measure the candidates that cost more than a forward pass.
-    device : ``cpu`` or ``cuda``.
-    """
+    cell: Cell
+    images: torch.Tensor
+    labels: torch.Tensor
+    classes: int
 
-    variant: str
-    seed: int
-    network: Network = "plain"
-    init: Init = "spread"
-    position: Position = "pre"
-    momentum: float = 0.0
-    badly_scaled: bool = False
-    head: int = 1
-    widths: tuple[int, ...] = (16, 16, 32, 32, 32, 32)
-    data: str = "mnist5k"
-    data_root: str | None = None
-    data_seed: int = 0
-    images: int = 2000
-    image_size: int | None = 16
-    batch_size: int = 32
-    low_rate: float = 0.01
-    threshold: float = 2.2
-    low_steps: int = 500
-    rates: tuple[float, ...] = ()
-    rate_steps: int = 100
-    probe: int = 64
-    predict: bool = True
-    device: str = "cpu"
+    def fresh(self) -> Classifier:
+        """The network with its initial weights, the same at every call."""
+        cell, channels = self.cell, self.images.shape[1]
+        model: Classifier
+        if cell.network == "residual":
+            model = SmallResNet(channels, self.classes, cell.widths, cell.variant, cell.head)
+        else:
+            model = PlainVGG(
+                channels, self.classes, cell.widths, cell.variant, cell.position, cell.head
+            )
+        draw_weights(model, cell.init, cell.seed)
+        return model.to(cell.device).train()
 
-
-def _fresh(cell: Cell, channels: int, classes: int) -> Classifier:
-    model: Classifier
-    if cell.network == "residual":
-        model = SmallResNet(channels, classes, cell.widths, cell.variant, cell.head)
-    else:
-        model = PlainVGG(channels, classes, cell.widths, cell.variant, cell.position, cell.head)
-    draw_weights(model, cell.init, cell.seed)
-    return model.to(cell.device).train()
+    def train(
+        self, lr: float, steps: int, stop_below: float | None = None
+    ) -> tuple[Classifier, SgdRun]:
+        """A fresh network after some updates, and the run that led there."""
+        model, cell = self.fresh(), self.cell
+        run = run_sgd(
+            model,
+            self.images,
+            self.labels,
+            lr=lr,
+            steps=steps,
+            batch_size=cell.batch_size,
+            momentum=cell.momentum,
+            seed=cell.seed,
+            classes=self.classes,
+            stop_below=stop_below,
+        )
+        return model, run
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -111,81 +82,75 @@ def measure(cell: Cell) -> dict[str, Any]:
     ``steps`` (None if the threshold was not reached in ``low_steps``), ``low_state``,
     ``low_loss`` (of every update); ``rate_index`` of the highest stable rate in ``rates`` (-1 if
     none is), ``rate_loss``, the mean of the last losses there, and ``tried``, the runs of the
-    search; with ``predict``, ``predicted``, a mapping of candidates to learning rates, and the
-    updates to the threshold as foretold by ``level_3``, the network linearised at the start (None
-    if not in ``low_steps``), ``straight_on``, the fall of the loss in the first 8 updates (None if
-    it did not fall), and ``straight_line``, the slope at the start.
+    search. With ``predict`` also ``predicted``, a mapping of candidates to learning rates, and
+    three predictions of the updates to the threshold: ``level_3``, by the network linearised at
+    the start (None if not in ``low_steps``); ``straight_on``, by the fall of the loss in the first
+    8 updates (None if it did not fall); ``straight_line``, by the slope at the start.
     """
-    images, labels, classes = image_tensors(
-        cell.data, cell.data_root, cell.data_seed, cell.images, cell.image_size, cell.badly_scaled
-    )
-    images, labels = images.to(cell.device), labels.to(cell.device)
+    x, y, classes = tensors(cell.images, cell.badly_scaled)
+    task = _Task(cell, x.to(cell.device), y.to(cell.device), classes)
+    found = _speed(task) | _highest_rate(task)
+    model = task.fresh()
+    spectra = probes.input_spectra(model, task.images[: cell.probe])
+    found["spectra"] = [vars(layer) for layer in spectra]
+    if cell.predict:
+        found |= _predictions(task, model, spectra)
+    return found
 
-    def train(lr: float, steps: int, stop_below: float | None = None) -> Any:
-        model = _fresh(cell, images.shape[1], classes)
-        run = run_sgd(
-            model,
-            images,
-            labels,
-            lr=lr,
-            steps=steps,
-            batch_size=cell.batch_size,
-            momentum=cell.momentum,
-            seed=cell.seed,
-            classes=classes,
-            stop_below=stop_below,
-        )
-        return model, run
 
-    found: dict[str, Any] = {}
-    _, low = train(cell.low_rate, cell.low_steps, cell.threshold)
-    found["loss_start"] = float(low.loss[0])
-    found["steps"] = low.steps_to(cell.threshold)
-    found["low_state"] = low.state
-    found["low_loss"] = [round(float(loss), 5) for loss in low.loss]
+def _speed(task: _Task) -> dict[str, Any]:
+    cell = task.cell
+    _, run = task.train(cell.low_rate, cell.low_steps, cell.threshold)
+    return {
+        "loss_start": float(run.loss[0]),
+        "steps": run.steps_to(cell.threshold),
+        "low_state": run.state,
+        "low_loss": [round(float(loss), 5) for loss in run.loss],
+    }
 
-    tried = []
 
-    def stands(lr: float) -> bool:
-        _, run = train(lr, cell.rate_steps)
+def _highest_rate(task: _Task) -> dict[str, Any]:
+    cell, tried = task.cell, []
+
+    def stable(lr: float) -> bool:
+        _, run = task.train(lr, cell.rate_steps)
         end = float(np.mean(run.loss[-10:]))
         tried.append({"lr": lr, "state": run.state, "updates": len(run.loss), "loss": end})
         return bool(run.state == "stable")
 
-    if cell.rates:
-        found["rate_index"] = predictors.highest_on_grid(cell.rates, stands)
-        at = [t["loss"] for t in tried if t["lr"] == cell.rates[found["rate_index"]]]
-        found["rate_loss"] = at[0] if at and found["rate_index"] >= 0 else None
-        found["tried"] = tried
+    index = highest_on_grid(cell.rates, stable)
+    loss = next((t["loss"] for t in tried if index >= 0 and t["lr"] == cell.rates[index]), None)
+    return {"rate_index": index, "rate_loss": loss, "tried": tried}
 
-    model = _fresh(cell, images.shape[1], classes)
-    batch, wanted = images[: cell.probe], labels[: cell.probe]
-    spectra = predictors.input_spectra(model, batch)
-    found["spectra"] = [vars(layer) for layer in spectra]
-    if cell.predict:
-        found |= probe(model, batch, wanted, threshold=cell.threshold, lr=cell.low_rate)
-        found["level_3"] = predictors.linearised_run(
-            _fresh(cell, images.shape[1], classes),
-            images,
-            labels,
-            lr=cell.low_rate,
-            steps=cell.low_steps,
-            batch_size=cell.batch_size,
-            momentum=cell.momentum,
-            seed=cell.seed,
-            stop_below=cell.threshold,
-        ).steps_to(cell.threshold)
-        after, _ = train(cell.low_rate, SHORT)
-        found["straight_on"] = _straight_on(model, after, batch, wanted, cell.threshold)
-        candidates = found["predicted"]
-        candidates["R at the start"] = _bound_of_inputs(spectra)
-        candidates["R after 8 updates"] = _bound_of_inputs(predictors.input_spectra(after, batch))
-        edge = (1 + cell.momentum) * candidates["Gauss-Newton, whole net"]
-        candidates |= _short_runs(cell, train, edge, model, math.log(classes))
-        candidates |= _last_layer_alone(cell, model, images, labels, classes)
-        candidates["the lesser of the last two"] = min(
-            candidates["Gauss-Newton times growth"], candidates["last layer alone"]
-        )
+
+def _predictions(
+    task: _Task, model: Classifier, spectra: list[probes.LayerSpectrum]
+) -> dict[str, Any]:
+    """Every candidate, from the network at its start and from a few updates."""
+    cell = task.cell
+    batch, wanted = task.images[: cell.probe], task.labels[: cell.probe]
+    found = probe(model, batch, wanted, threshold=cell.threshold, lr=cell.low_rate)
+    found["level_3"] = probes.linearised_run(
+        task.fresh(),
+        task.images,
+        task.labels,
+        lr=cell.low_rate,
+        steps=cell.low_steps,
+        batch_size=cell.batch_size,
+        momentum=cell.momentum,
+        seed=cell.seed,
+        stop_below=cell.threshold,
+    ).steps_to(cell.threshold)
+    after, _ = task.train(cell.low_rate, SHORT)
+    found["straight_on"] = _straight_on(model, after, batch, wanted, cell.threshold)
+    rates = found["predicted"]
+    rates["R at the start"] = _bound_of_inputs(spectra)
+    rates["R after 8 updates"] = _bound_of_inputs(probes.input_spectra(after, batch))
+    rates |= _short_runs(task, model, (1 + cell.momentum) * rates["Gauss-Newton, whole net"])
+    rates["last layer alone"] = _last_layer_alone(task, model)
+    rates["the lesser of the last two"] = min(
+        rates["Gauss-Newton times growth"], rates["last layer alone"]
+    )
     return found
 
 
@@ -193,8 +158,8 @@ def probe(
     model: Classifier, images: torch.Tensor, labels: torch.Tensor, *, threshold: float, lr: float
 ) -> dict[str, Any]:
     """Candidates for the highest stable rate and for the speed, from one batch at the start."""
-    edge = functools.partial(predictors.gauss_newton_edge, model, images)
-    with predictors.without_statistics_gradient(model):
+    edge = functools.partial(probes.gauss_newton_edge, model, images)
+    with probes.without_statistics_gradient(model):
         constant = edge()
     loss = torch.nn.functional.cross_entropy(model(images), labels)
     slope = sum(
@@ -215,25 +180,25 @@ def probe(
 def felt_edge(model: Classifier, images: torch.Tensor) -> float:
     """The Gauss-Newton edge without the filters whose length the output does not feel.
 
-    A step along such a filter's gradient is at right angles to it and makes it longer, and a longer
-    filter takes smaller steps in direction: NLMS, which no rate makes diverge. So it is left out
-    of the budget, with its bias; the linear layer never is.
+    A step along such a filter's gradient is at right angles to the filter and lengthens it, and a
+    longer filter turns less per step. This is NLMS, which diverges at no rate. So the filter and
+    its bias are left out; the linear layer never is.
     """
     parameters = dict(model.named_parameters())
-    shares = dict(zip(parameters, predictors.length_felt(model, images), strict=True))
+    shares = dict(zip(parameters, probes.length_felt(model, images), strict=True))
     masks = []
     for name, w in parameters.items():
         filter_name = name.removesuffix("bias") + "weight" if name.endswith("bias") else name
         mask = (shares[filter_name] > FELT) | name.startswith("classify.")
         masks.append(mask.to(w).reshape(-1, *(1,) * (w.ndim - 1)))
-    return predictors.gauss_newton_edge(model, images, masks=masks)
+    return probes.gauss_newton_edge(model, images, masks=masks)
 
 
 def growth(before: Classifier, after: Classifier) -> float:
-    """How many times |w|^2 has become what it was: median over the convolutions.
+    """Growth factor of |w|^2 during training: median over the convolutions.
 
-    The Gauss-Newton matrix of a scale-invariant layer falls with 1 / |w|^2, so its edge rises by
-    as much: the effective rate is lr / |w|^2, as the step of NLMS is mu / |u|^2.
+    The Gauss-Newton matrix of a scale-invariant layer is proportional to 1 / |w|^2, so its edge
+    grows by this factor: the effective rate is lr / |w|^2, as the step of NLMS is mu / |u|^2.
     """
     pairs = zip(conv_layers(before).values(), conv_layers(after).values(), strict=True)
     with torch.no_grad():
@@ -242,60 +207,57 @@ def growth(before: Classifier, after: Classifier) -> float:
         )
 
 
-def _short_runs(
-    cell: Cell, train: Any, edge: float, start: Classifier, ceiling: float
-) -> dict[str, float]:
-    """Candidates that make a few updates at each rate they try, starting anew each time."""
-    short = functools.cache(lambda lr: train(lr, SHORT))
-    longer = functools.cache(lambda lr: train(lr, 2 * SHORT)[1])
+def _short_runs(task: _Task, start: Classifier, edge: float) -> dict[str, float]:
+    """Candidates that make a few updates from the start at each rate they try."""
+    short = functools.cache(lambda lr: task.train(lr, SHORT))
+    longer = functools.cache(lambda lr: task.train(lr, 2 * SHORT)[1])
 
     def bounded(loss: np.ndarray) -> bool:
-        # a mean of so few that it is no smoothed loss; a NaN fails
-        return bool(loss[-3:].mean() <= 2 * max(loss[0], ceiling))
+        # mean of three, not the smoothed loss; NaN counts as unbounded
+        return bool(loss[-3:].mean() <= 2 * max(loss[0], math.log(task.classes)))
 
-    def bears(lr: float) -> bool:
+    def under_the_grown_edge(lr: float) -> bool:
         model, run = short(lr)
         return bool(np.isfinite(run.loss).all()) and lr <= edge * growth(start, model)
 
+    highest = functools.partial(_highest, task.cell.rates)
     return {
-        "8 updates at each rate": _highest(cell.rates, lambda lr: bounded(short(lr)[1].loss)),
-        "16 updates at each rate": _highest(cell.rates, lambda lr: bounded(longer(lr).loss)),
-        "16 updates, alive": _highest(
-            cell.rates,
-            lambda lr: bounded(longer(lr).loss) and longer(lr).state == "stable",
+        "8 updates at each rate": highest(lambda lr: bounded(short(lr)[1].loss)),
+        "16 updates at each rate": highest(lambda lr: bounded(longer(lr).loss)),
+        "16 updates, alive": highest(
+            lambda lr: bounded(longer(lr).loss) and longer(lr).state == "stable"
         ),
-        "Gauss-Newton times growth": _highest(cell.rates, bears),
+        "Gauss-Newton times growth": highest(under_the_grown_edge),
     }
 
 
-def _last_layer_alone(
-    cell: Cell, model: Classifier, images: torch.Tensor, labels: torch.Tensor, classes: int
-) -> dict[str, float]:
-    """The highest stable rate of the linear layer if all before it stayed as it starts.
+def _last_layer_alone(task: _Task, model: Classifier) -> float:
+    """The highest stable rate of the linear layer while all layers before it keep their weights.
 
     Nothing normalizes the linear layer, whatever is done to those before it.
     """
-    inputs = predictors.last_layer_inputs(model, images, cell.batch_size)
+    cell = task.cell
+    inputs = probes.last_layer_inputs(model, task.images, cell.batch_size)
 
-    def stands(lr: float) -> bool:
+    def stable(lr: float) -> bool:
         run = run_sgd(
             copy.deepcopy(model.classify),
             inputs,
-            labels[: len(inputs)],
+            task.labels[: len(inputs)],
             lr=lr,
             steps=cell.rate_steps,
             batch_size=cell.batch_size,
             momentum=cell.momentum,
             seed=cell.seed,
-            classes=classes,
+            classes=task.classes,
         )
         return bool(run.state == "stable")
 
-    return {"last layer alone": _highest(cell.rates, stands)}
+    return _highest(cell.rates, stable)
 
 
 def _highest(rates: tuple[float, ...], stable: Callable[[float], bool]) -> float:
-    index = predictors.highest_on_grid(rates, stable)
+    index = highest_on_grid(rates, stable)
     return rates[index] if index >= 0 else rates[0] / 2
 
 
@@ -307,7 +269,7 @@ def _straight_on(
     labels: torch.Tensor,
     threshold: float,
 ) -> float | None:
-    """Updates to the threshold if the loss of one batch went on as in the first few updates."""
+    """Updates to the threshold if the loss of one batch keeps falling as in the first few."""
     losses = [
         torch.nn.functional.cross_entropy(model(images), labels).item() for model in (start, after)
     ]
@@ -317,6 +279,6 @@ def _straight_on(
     return SHORT * (losses[0] - threshold) / fall if fall > 0 else None
 
 
-def _bound_of_inputs(spectra: list[predictors.LayerSpectrum]) -> float:
+def _bound_of_inputs(spectra: list[probes.LayerSpectrum]) -> float:
     highest = max(layer.highest for layer in spectra)
     return 2 / highest if highest > 0 else math.inf

@@ -1,15 +1,13 @@
-"""Tables, sentences and report of the study ``two-effects``."""
+"""Tables of the study, and the sentences that speak against the simple reading."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from studies import STUDIES
-from studies.chai2020.two_effects import figures as drawing
+from studies.chai2020.two_effects import BASE, figures
 from studies.chai2020.two_effects.candidates import (
     CANDIDATE_COLUMNS,
     RATE_CANDIDATES,
@@ -20,91 +18,107 @@ from studies.chai2020.two_effects.candidates import (
     step_points,
 )
 from studies.chai2020.two_effects.groups import (
-    BASE,
     Group,
     Groups,
+    Ratios,
     eigenvalue_ratios,
     rate_ratios,
     speed_ratios,
 )
 from studies.engine import page as report
-from studies.engine.paired import Interval
-from studies.engine.summary import Summary
+from studies.engine.protocol import Table
 
-# --- the report ------------------------------------------------------------------------------
+__all__ = ["evidence_against", "setting_rows", "tables", "variant_rows"]
 
-TITLE = "Two effects of BatchNorm, taken apart"
-QUESTION = STUDIES["two-effects"].question
+DRAWN_RATES = (
+    "Gauss-Newton, whole net",
+    "Gauss-Newton times growth",
+    "last layer alone",
+    "8 updates at each rate",
+    "16 updates at each rate",
+    "16 updates, alive",
+)
+DRAWN_SPEEDS = ("level 3", "8 updates, straight on", "1 / smallest eigenvalue of R")
+
+EXPLANATION = (
+    "BatchNorm subtracts each channel's mean and divides by its standard deviation s. Since "
+    "s = min(s, 1) max(s, 1), the division has two factors: the first amplifies channels weaker "
+    "than 1, the second suppresses channels stronger than 1. Every variant here does one part of "
+    "that, with the statistics of the batch, and nothing is learned in the normalization.",
+    "center subtracts the mean; amplify, suppress and full centre too, unless named uncentered. "
+    "frozen keeps the statistics of the first batch for good. detached uses the statistics of each "
+    "batch but lets no gradient through them. layer divides all channels of a layer by one number. "
+    "equal power makes the channels equal without changing the power of the layer.",
+    "Stable means neither diverged nor dead; it does not mean that anything is learned.",
+)
 
 
-def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[str]:
-    """What speaks against the simple reading, with the numbers of this run."""
-
-    def middle(values: Sequence[Interval]) -> str:
-        return report.number(float(np.median([v[0] for v in values])), 2) if values else "–"
-
-    def have(*variants: str) -> bool:
-        return all((BASE, variant) in groups for variant in variants)
-
-    def highest(a: str) -> str:
-        return middle([(1 / v[0],) * 2 for v in eigenvalue_ratios(groups, a, "none", "highest")])
-
-    def rate(a: str) -> str:
-        return middle(rate_ratios(groups, a, "none"))
-
-    found = []
-    if have("none", "center"):
+def tables(groups: Groups, rates: Sequence[Candidate], speeds: Sequence[Candidate]) -> list[Table]:
+    """Every section of the report for which there are results."""
+    found = [Table("What was asked, and how", text=EXPLANATION, printed=False)]
+    if groups:
         found.append(
-            f"Centring alone divides the largest eigenvalue of R by {highest('center')} and "
-            f"multiplies the highest stable rate by {rate('center')}."
-        )
-    if have("none", "frozen", "full"):
-        found.append(
-            "With statistics frozen at the first batch the spectrum at the start is that of full "
-            f"BatchNorm; the speed is {middle(speed_ratios(groups, 'frozen', 'none'))} times that "
-            f"of nothing (full: {middle(speed_ratios(groups, 'full', 'none'))}), but the highest "
-            f"stable rate is {rate('frozen')} times that of nothing (full: {rate('full')})."
-        )
-    if have("none", "layer"):
-        found.append(
-            "One scalar for the whole layer, which leaves the spread of R as it is, multiplies "
-            f"the highest stable rate by {rate('layer')}."
-        )
-    if have("none", "equal_power"):
-        found.append(
-            "Channels made equal at the same power of the layer: speed times "
-            f"{middle(speed_ratios(groups, 'equal_power', 'none'))}, highest stable rate times "
-            f"{rate('equal_power')}."
-        )
-    if have("none", "detached"):
-        found.append(
-            "Live statistics without a gradient through them: highest stable rate times "
-            f"{rate('detached')}."
-        )
-    if have("none", "amplify"):
-        up = middle(eigenvalue_ratios(groups, "amplify", "none", "lowest"))
-        mid = middle(eigenvalue_ratios(groups, "amplify", "none", "median"))
-        found.append(
-            f"Amplifying multiplies the smallest eigenvalue by {up}, and the median one by {mid}: "
-            "the gain in speed cannot be laid to the smallest alone."
-        )
-    found.extend(
-        "2 / λmax(R) of the layer where it is least, taken as the network's highest stable rate, "
-        f"is off by a median factor of {report.number(candidate.factor_raw, 2)} over the settings "
-        "beside the base one."
-        for candidate in candidates
-        if candidate.name == "R at the start"
-    )
-    if have("none"):
-        losses = [r.get("rate_loss") for r in groups[BASE, "none"].results.values()]
-        known = [loss for loss in losses if loss is not None]
-        if known:
-            found.append(
-                "Stable is not the same as learning: at its highest stable rate the network "
-                f"without normalization ends with a median loss of "
-                f"{report.number(float(np.median(known)), 3)}."
+            Table(
+                "The variants",
+                VARIANT_COLUMNS,
+                variant_rows(groups),
+                [
+                    "Medians over seeds. Eigenvalues of R are those at the start, of the "
+                    "convolutions behind a normalization, and are medians over layers too."
+                ],
+                [figures.losses(groups), figures.spectra(groups)],
             )
+        )
+    if any(setting != BASE for setting, _ in groups):
+        found.append(
+            Table(
+                "Other settings",
+                SETTING_COLUMNS,
+                setting_rows(groups),
+                [
+                    "The same study with one thing changed at a time. Medians of the ratios to the "
+                    "same network without normalization. No verdict depends on them."
+                ],
+                [figures.settings(groups)],
+            )
+        )
+    if rates:
+        found.append(_rate_table(groups, rates))
+    if speeds:
+        found.append(_speed_table(groups, speeds))
     return found
+
+
+def _rate_table(groups: Groups, rates: Sequence[Candidate]) -> Table:
+    points = {name: rate_points(groups, name) for name in DRAWN_RATES}
+    return Table(
+        "What predicts the highest stable rate",
+        CANDIDATE_COLUMNS,
+        candidate_rows(rates),
+        [
+            "Candidates, measured at the start or in a few updates, against the highest stable "
+            "rate. A group is one variant in one setting, median over seeds. The groups of the "
+            "base setting are used to fit one constant and to choose; those of the other settings "
+            "are held out. Split and candidates were fixed before the runs. Groups whose highest "
+            "rate lies beyond the grid are left out.",
+            *(f"{name}: {what}." for name, what in RATE_CANDIDATES.items()),
+        ],
+        [figures.predictors(points, "rate", "rate")],
+    )
+
+
+def _speed_table(groups: Groups, speeds: Sequence[Candidate]) -> Table:
+    points = {name: step_points(groups, name) for name in DRAWN_SPEEDS}
+    return Table(
+        "What predicts the updates at the low rate",
+        CANDIDATE_COLUMNS,
+        candidate_rows(speeds),
+        [
+            "The same for the other outcome. Groups that never reached the threshold are left out.",
+            *(f"{name}: {what}." for name, what in SPEED_CANDIDATES.items()),
+        ],
+        [figures.predictors(points, "speed", "updates")],
+    )
 
 
 VARIANT_COLUMNS = (
@@ -126,15 +140,8 @@ def variant_rows(groups: Groups, setting: str = BASE) -> list[list[str]]:
     for (where, variant), group in groups.items():
         if where != setting:
             continue
-        losses = [r["rate_loss"] for r in group.results.values() if r.get("rate_loss") is not None]
-        ends = [
-            state["state"]
-            for r in group.results.values()
-            for state in r["tried"]
-            if r["rate_index"] + 1 < len(group.rates)
-            and state["lr"] == group.rates[r["rate_index"] + 1]
-        ]
-        dead = sum(end == "dead" for end in ends)
+        losses = [r["rate_loss"] for r in group.results.values() if r["rate_loss"] is not None]
+        eigenvalues = [group.eigenvalues(end) for end in ("lowest", "median", "highest")]
         rows.append(
             [
                 variant.replace("_", " "),
@@ -142,14 +149,28 @@ def variant_rows(groups: Groups, setting: str = BASE) -> list[list[str]]:
                 steps_text(group),
                 rate_text(group),
                 report.number(float(np.median(losses)), 3) if losses else "–",
-                f"{dead} of {len(ends)} die instead" if dead else "yes" if ends else "grid ends",
-                *(
-                    report.number(float(np.median(group.eigenvalues(end))), 2)
-                    for end in ("lowest", "median", "highest")
-                ),
+                _end_text(group),
+                *(report.number(float(np.median(values)), 2) for values in eigenvalues),
             ]
         )
     return rows
+
+
+def _end_text(group: Group) -> str:
+    """Whether training diverges or dies at the rate above the highest stable one."""
+    above = {
+        seed: group.rates[r["rate_index"] + 1]
+        for seed, r in group.results.items()
+        if r["rate_index"] + 1 < len(group.rates)
+    }
+    ends = [
+        tried["state"]
+        for seed, rate in above.items()
+        for tried in group.results[seed]["tried"]
+        if tried["lr"] == rate
+    ]
+    dead = ends.count("dead")
+    return f"{dead} of {len(ends)} die instead" if dead else "yes" if ends else "grid ends"
 
 
 def steps_text(group: Group) -> str:
@@ -167,9 +188,9 @@ def rate_text(group: Group) -> str:
     return f"at least {report.number(group.median_rate, 3)}"
 
 
-BESIDE_COLUMNS = (
+SETTING_COLUMNS = (
     "setting",
-    "nothing: updates, rate",
+    "none: updates, rate",
     "amplify: speed",
     "suppress: speed",
     "full: speed",
@@ -179,26 +200,15 @@ BESIDE_COLUMNS = (
 )
 
 
-def beside_rows(groups: Groups) -> list[list[str]]:
-    """One line per setting: medians of the ratios to nothing."""
-
-    def middle(values: Sequence[Interval]) -> str:
-        if not values:
-            return "–"
-        low, high = (float(np.median([v[i] for v in values])) for i in (0, 1))
-        if low == high:
-            return report.number(low, 2)
-        if math.isinf(high):
-            return f"≥ {report.number(low, 2)}" if low > 0 else "unknown"
-        return f"≤ {report.number(high, 2)}"
-
+def setting_rows(groups: Groups) -> list[list[str]]:
+    """One line per setting: medians of the ratios to no normalization."""
     rows = []
-    for setting in dict.fromkeys(key[0] for key in groups):
+    for setting in dict.fromkeys(setting for setting, _ in groups):
         none = groups.get((setting, "none"))
         if none is None:
             continue
         parts = [
-            middle(ratios(groups, variant, "none", setting))
+            _middle(ratios(groups, variant, "none", setting))
             for ratios in (speed_ratios, rate_ratios)
             for variant in ("amplify", "suppress", "full")
         ]
@@ -206,127 +216,93 @@ def beside_rows(groups: Groups) -> list[list[str]]:
     return rows
 
 
-EXPLANATION = (
-    "BatchNorm subtracts each channel's mean and divides by its deviation s. Since "
-    "s = min(s, 1) max(s, 1), the division is two: the first amplifies channels weaker than 1, the "
-    "second suppresses channels stronger than 1. Every variant here does one part of that, with "
-    "the statistics of the batch, and nothing is learned in the normalization.",
-    "center subtracts the mean; amplify, suppress and full centre too, unless named uncentered. "
-    "frozen keeps the statistics of the first batch for good. detached uses the statistics of each "
-    "batch but lets no gradient through them. layer divides all channels of a layer by one number. "
-    "equal power makes the channels equal and leaves the power of the layer as it was.",
-    "Stable means neither diverged nor dead; it does not mean that anything is learned.",
-)
+def _middle(ratios: Ratios) -> str:
+    """Median of intervals as a table shows it."""
+    if not ratios:
+        return "–"
+    low, high = (float(np.median([ends[i] for ends in ratios.values()])) for i in (0, 1))
+    if low == high:
+        return report.number(low, 2)
+    if math.isinf(high):
+        return f"≥ {report.number(low, 2)}" if low > 0 else "unknown"
+    return f"≤ {report.number(high, 2)}"
 
 
-DRAWN_RATES = (
-    "Gauss-Newton, whole net",
-    "Gauss-Newton times growth",
-    "last layer alone",
-    "8 updates at each rate",
-    "16 updates at each rate",
-    "16 updates, alive",
-)
-DRAWN_SPEEDS = ("level 3", "8 updates, straight on", "1 / smallest eigenvalue of R")
+def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[str]:
+    """What speaks against the simple reading, with the numbers of this run."""
 
+    def have(*variants: str) -> bool:
+        return all((BASE, variant) in groups for variant in variants)
 
-def write_report(
-    out: Path,
-    summary: Summary,
-    groups: Groups,
-    rates: Sequence[Candidate],
-    speeds: Sequence[Candidate],
-) -> None:
-    """Figures and ``report.html`` of what there is."""
-    sections = [report.Section("What was asked, and how", EXPLANATION)]
-    if groups:
-        sections.append(
-            report.Section(
-                "The variants",
-                [
-                    "Medians over seeds; eigenvalues of R at the start, of the convolutions "
-                    "behind a normalization, medians over layers too."
-                ],
-                VARIANT_COLUMNS,
-                variant_rows(groups),
-                [drawing.draw(name, groups, out) for name in ("effects", "losses", "spectra")],
-            )
+    def highest(a: str) -> str:
+        found = eigenvalue_ratios(groups, a, "none", "highest")
+        return _lows({seed: (1 / low, 1 / low) for seed, (low, _) in found.items()})
+
+    def raised(a: str, end: str) -> str:
+        return _lows(eigenvalue_ratios(groups, a, "none", end))
+
+    def rate(a: str) -> str:
+        return _lows(rate_ratios(groups, a, "none"))
+
+    def speed(a: str) -> str:
+        return _lows(speed_ratios(groups, a, "none"))
+
+    found = []
+    if have("none", "center"):
+        found.append(
+            f"Centring alone divides the largest eigenvalue of R by {highest('center')} and "
+            f"multiplies the highest stable rate by {rate('center')}."
         )
-        if any(setting != BASE for setting, _ in groups):
-            sections.append(
-                report.Section(
-                    "Other settings, beside",
-                    [
-                        "The same, each with one thing changed. Medians of the ratios to the same "
-                        "network without normalization. No verdict rests on them."
-                    ],
-                    BESIDE_COLUMNS,
-                    beside_rows(groups),
-                    [drawing.draw("beside", groups, out)],
-                )
-            )
-    if rates:
-        sections.append(
-            report.Section(
-                "What predicts the highest stable rate",
-                [
-                    "Candidates, measured at the start or in a few updates, against the highest "
-                    "stable rate. A group is one variant in one setting, median over seeds. The "
-                    "groups of the base setting serve to fit one constant and to choose; those of "
-                    "the other settings are held out. Split and candidates were fixed before the "
-                    "runs. Groups whose highest rate lies beyond the grid are left out.",
-                    *(f"{name}: {what}." for name, what in RATE_CANDIDATES.items()),
-                ],
-                CANDIDATE_COLUMNS,
-                candidate_rows(rates),
-                [
-                    drawing.draw_predictors(
-                        {name: rate_points(groups, name) for name in DRAWN_RATES},
-                        out,
-                        "rate",
-                        "rate",
-                    )
-                ],
-            )
+    if have("none", "frozen", "full"):
+        found.append(
+            "With statistics frozen at the first batch the spectrum at the start is that of full "
+            f"BatchNorm; the speed is {speed('frozen')} times that of no normalization (full: "
+            f"{speed('full')}), but the highest stable rate is {rate('frozen')} times that of no "
+            f"normalization (full: {rate('full')})."
         )
-    if speeds:
-        sections.append(
-            report.Section(
-                "What predicts the updates at the low rate",
-                [
-                    "The same for the other outcome; groups that never got there are left out.",
-                    *(f"{name}: {what}." for name, what in SPEED_CANDIDATES.items()),
-                ],
-                CANDIDATE_COLUMNS,
-                candidate_rows(speeds),
-                [
-                    drawing.draw_predictors(
-                        {name: step_points(groups, name) for name in DRAWN_SPEEDS},
-                        out,
-                        "speed",
-                        "updates",
-                    )
-                ],
-            )
+    if have("none", "layer"):
+        found.append(
+            "One scalar for the whole layer, which leaves the spread of R unchanged, multiplies "
+            f"the highest stable rate by {rate('layer')}."
         )
-    report.write(out / "report.html", summary, title=TITLE, question=QUESTION, sections=sections)
+    if have("none", "equal_power"):
+        found.append(
+            "Equalising the channels without changing the power of the layer multiplies the speed "
+            f"by {speed('equal_power')} and the highest stable rate by {rate('equal_power')}."
+        )
+    if have("none", "detached"):
+        found.append(
+            "Live statistics without a gradient through them multiply the highest stable rate by "
+            f"{rate('detached')}."
+        )
+    if have("none", "amplify"):
+        found.append(
+            f"Amplifying multiplies the smallest eigenvalue by {raised('amplify', 'lowest')} and "
+            f"the median one by {raised('amplify', 'median')}: the smallest alone does not explain "
+            "the gain in speed."
+        )
+    found.extend(
+        "Taken as the network's highest stable rate, 2 / λmax(R) of the layer where it is smallest "
+        f"is off by a median factor of {report.number(candidate.factor_raw, 2)} over the settings "
+        "other than the base one."
+        for candidate in candidates
+        if candidate.name == "R at the start"
+    )
+    return found + _learned_nothing(groups)
 
 
-def print_results(
-    summary: Summary,
-    groups: Groups,
-    rates: Sequence[Candidate],
-    speeds: Sequence[Candidate],
-    out: Path,
-) -> None:
-    """Tables for the terminal."""
-    print()
-    print(report.table(VARIANT_COLUMNS, variant_rows(groups)))
-    if any(setting != BASE for setting, _ in groups):
-        print()
-        print(report.table(BESIDE_COLUMNS, beside_rows(groups)))
-    for candidates in (rates, speeds):
-        if candidates:
-            print()
-            print(report.table(CANDIDATE_COLUMNS, candidate_rows(candidates)))
-    report.print_verdicts(summary, out)
+def _lows(ratios: Ratios) -> str:
+    lows = [low for low, _ in ratios.values()]
+    return report.number(float(np.median(lows)), 2) if lows else "–"
+
+
+def _learned_nothing(groups: Groups) -> list[str]:
+    group = groups.get((BASE, "none"))
+    losses = [r["rate_loss"] for r in group.results.values()] if group else []
+    known = [loss for loss in losses if loss is not None]
+    if not known:
+        return []
+    return [
+        "Stable is not the same as learning: at its highest stable rate the network without "
+        f"normalization ends with a median loss of {report.number(float(np.median(known)), 3)}."
+    ]

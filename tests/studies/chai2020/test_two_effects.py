@@ -1,4 +1,4 @@
-"""The study end to end on a tiny preset, and its verdicts on made-up results."""
+"""The study on a tiny preset, and its verdicts on made-up results."""
 
 import dataclasses
 import json
@@ -8,94 +8,77 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from studies.chai2020 import two_effects
 from studies.chai2020.two_effects import candidates as prediction
-from studies.chai2020.two_effects import judge as two_effects
-from studies.chai2020.two_effects import measure as normalized_runs
+from studies.chai2020.two_effects import measure
 from studies.chai2020.two_effects.groups import Group
-from studies.engine.errors import UserError
-from tests.studies.engine.test_report import assert_self_contained
+from studies.chai2020.two_effects.judge import claim_checks
+from studies.engine import runner
+from studies.training.images import Images
+from studies.training.rates import geometric_rates
 
 TINY = two_effects.Config(
     "tiny",
-    images=96,
-    image_size=8,
+    seed=0,
     seeds=1,
     control_seeds=0,
-    beside_seeds=0,
-    widths=(4, 4, 4, 4, 4, 4),
-    low_steps=12,
-    rate_octaves=4,
-    rates_per_octave=1,
-    rate_lowest=0.05,
-    rate_steps=6,
-    predict=True,
+    setting_seeds=0,
+    cell=two_effects.Cell(
+        Images(limit=96, size=8),
+        geometric_rates(0.05, octaves=4, per_octave=1),
+        widths=(4, 4, 4, 4, 4, 4),
+        low_steps=12,
+        rate_steps=6,
+    ),
 )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny")
-    return out, two_effects.run(TINY, out, device="cpu", workers=1)
+    return out, runner.run(two_effects.STUDY, TINY, out, device="cpu", workers=1)
 
 
-def test_everything_is_there(finished):
+def test_every_candidate_is_drawn(finished):
     out, summary = finished
-    assert summary.status == "complete"
-    names = {path.name for path in out.iterdir()}
+    assert summary.status == "complete", summary.problems
     drawn = {"effects", "losses", "spectra", "predictors_rate", "predictors_speed"}
-    assert {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} <= names
-    assert {"summary.json", "report.html", "cells"} <= names
-    page = (out / "report.html").read_text()
-    assert_self_contained(page)
-    assert "What predicts the highest stable rate" in page
+    assert drawn <= {path.stem for path in out.glob("*.svg")}
+    assert "What predicts the highest stable rate" in (out / "report.html").read_text()
 
 
-def test_the_rule_was_there_before_the_numbers(finished):
+def test_one_seed_decides_nothing(finished):
     out, _ = finished
     written = json.loads((out / "summary.json").read_text())
-    assert written["answer"]["rule"] == two_effects.RULE
     assert written["answer"]["verdict"] == "inconclusive"
     assert len(written["checks"]) == 8
-    # one seed cannot give a bound at 95 %, and nothing pretends that they do
+    # one seed cannot give a bound at 95 %
     paired = [c for c in written["checks"] if "bound of the median" in c["rule"]]
     assert {c["verdict"] for c in paired} == {"inconclusive"}
 
 
-def test_a_repeated_run_takes_what_is_there(finished, monkeypatch):
-    out, summary = finished
-
-    def measure(cell):
-        raise AssertionError("nothing was left to do")
-
-    measure.__module__, measure.__qualname__ = normalized_runs.__name__, "measure"
-    monkeypatch.setattr(two_effects, "measure", measure)
-    again = two_effects.run(TINY, out, device="cpu", workers=1)
-    assert [dataclasses.asdict(c) for c in again.checks] == [
-        dataclasses.asdict(c) for c in summary.checks
-    ]
-
-
-def test_a_cell_that_fails_is_a_problem_of_the_run(tmp_path, monkeypatch):
-    real = normalized_runs.draw_weights
+def test_a_cell_that_fails_leaves_the_other_variants(tmp_path, monkeypatch):
+    real = measure.draw_weights
 
     def draw_weights(model, init, seed):
         if model.variant == "center":
             raise ArithmeticError("made up")
         real(model, init, seed)
 
-    monkeypatch.setattr(normalized_runs, "draw_weights", draw_weights)
-    quick = dataclasses.replace(TINY, predict=False, seeds=1)
-    summary = two_effects.run(quick, tmp_path, device="cpu", workers=1)
+    monkeypatch.setattr(measure, "draw_weights", draw_weights)
+    quick = dataclasses.replace(TINY, cell=dataclasses.replace(TINY.cell, predict=False))
+    summary = runner.run(two_effects.STUDY, quick, tmp_path, device="cpu", workers=1)
     assert summary.status == "incomplete"
     assert "1 of 5 cells failed" in summary.problems[0]
-    assert len(summary.results["variants"]) == 4
+    assert len(summary.results["the-variants"]) == 4
 
 
-def test_presets_and_what_is_refused(tmp_path):
-    config = two_effects.configure("laptop", seed=4)
-    plan = two_effects.grid(config, "cpu")
-    seeds = {cell.seed for _, cell in plan}
-    assert min(seeds) == 5000
+def test_cells_of_the_laptop_preset():
+    plan = two_effects.plan(runner.configure(two_effects.STUDY, "laptop", seed=4))
+    assert len(plan) == 5 * 5 + 2 * 7 + 2 * 9 * 4
+    assert len({cell for _, cell in plan}) == len(plan)
+    assert min(cell.seed for _, cell in plan) == 5000
+    assert {cell.images.seed for _, cell in plan} == {4}
     # the held-out groups are enough for the goal that was set
     held_out = {(setting, cell.variant) for setting, cell in plan if setting != "base"}
     assert len(held_out) >= prediction.GOAL_CELLS
@@ -103,18 +86,15 @@ def test_presets_and_what_is_refused(tmp_path):
     assert widths["half as wide"] == (8, 8, 16, 16, 16, 16)
     assert widths["twice as wide"] == (32, 32, 64, 64, 64, 64)
     assert {s for s, cell in plan if cell.network == "residual"} == {"residual"}
-    with pytest.raises(UserError, match="unknown preset"):
-        two_effects.configure("huge")
-    with pytest.raises(UserError, match="no folder"):
-        two_effects.run(
-            dataclasses.replace(TINY, data=f"folder:{tmp_path / 'absent'}"), tmp_path / "out"
-        )
+    # candidates are measured for two seeds of the base setting and one of each other
+    predicted = {(setting == "base", cell.seed) for setting, cell in plan if cell.predict}
+    assert predicted == {(True, 5000), (True, 5001), (False, 5000)}
 
 
 def test_a_residual_network_is_measured_like_the_plain_one():
-    plan = two_effects.grid(dataclasses.replace(TINY, beside_seeds=1), "cpu")
+    plan = two_effects.plan(dataclasses.replace(TINY, setting_seeds=1))
     cell = next(c for s, c in plan if (s, c.variant) == ("residual", "suppress"))
-    found = normalized_runs.measure(cell)
+    found = measure.measure(cell)
     assert [s["layer"] for s in found["spectra"]][:2] == ["first", "blocks.0.2"]
     assert len(found["spectra"]) == 7
     assert math.isfinite(found["predicted"]["Gauss-Newton, whole net"])
@@ -154,7 +134,7 @@ def made_up(**changes):
 
 
 def verdicts(groups):
-    return [check.verdict for check in two_effects.claim_checks(groups)]
+    return [check.verdict for check in claim_checks(groups)]
 
 
 def test_a_clean_dissociation_holds():
@@ -200,6 +180,21 @@ def test_too_few_seeds_decide_nothing():
         ]
     )
     assert verdicts(groups) == ["inconclusive"] * 6
+
+
+def test_a_missing_seed_is_left_out_of_every_pair():
+    groups = made_up()
+    del groups["base", "amplify"].results[0]
+    # pairs that are matched by seed leave four, too few for a bound
+    assert verdicts(groups) == [
+        "inconclusive",
+        "holds",
+        "inconclusive",
+        "holds",
+        "inconclusive",
+        "inconclusive",
+    ]
+    assert claim_checks(groups)[-1].predicted == 4
 
 
 def test_candidates_are_judged_where_they_were_not_fitted():
