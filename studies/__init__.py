@@ -98,6 +98,11 @@ STUDIES = {
         "Does the horizon of a prediction grow with width, and what does re-linearising buy?",
         claim="E",
     ),
+    "degree": Study(
+        "studies.related.degree.measure",
+        "Does the degree of the loss say which networks SGD can make explode, and how?",
+        claim="E",
+    ),
 }
 
 
