@@ -10,29 +10,62 @@ Fast-math flags are the ones that keep NaN and inf meaningful: a diverging run m
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, overload
 
 from adaptive.checks import Array
 
 KEEPS_NAN = {"reassoc", "contract", "arcp", "nsz"}
 
+# Below this a power has lost digits, or all of them, because squares underflow. Dividing by it
+# could take a step of more than twice the distance, so nothing is updated there. Powers of single
+# precision are double, but their samples lose digits at the root of the second value.
+LEAST_POWER = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+LEAST_POWER_SINGLE = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps) ** 2
+
+
+class ForgivingCache(FunctionCache):
+    """The compiler's cache on disk, of which no fault may stop a call.
+
+    Files may be damaged by a power cut, belong to somebody else, or meet a full disk. A function
+    that cannot be read is compiled again, and one that cannot be written stays in memory.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled function on disk, or None to have it compiled."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # what unpickling damaged bytes raises is not bounded
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write a compiled function, over a damaged index if need be."""
+        try:
+            super().save_overload(sig, data)
+        except Exception:
+            with contextlib.suppress(Exception):
+                self.flush()
+                super().save_overload(sig, data)
+
 
 def _compiled(fastmath: set[str] | bool) -> Callable[[Any], Any]:
-    """njit, cached on disk where there is a place to write, compiled at the first call."""
+    """Compile at the first call, and cache on disk where there is a place to write."""
 
     def decorate(function: Any) -> Any:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache is writable
-            return njit(**options)(function)
+        compiled = njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+        if not config.DISABLE_JIT:  # type: ignore[attr-defined]
+            # without a folder to write to, the package's or the user's, there is no cache
+            with contextlib.suppress(RuntimeError):
+                compiled._cache = ForgivingCache(function)  # type: ignore[attr-defined]
+        return compiled
 
     return decorate
 
@@ -49,6 +82,12 @@ def finite(e: Any) -> bool:
     it would call every NaN finite.
     """
     return abs(e.real) < np.inf and abs(e.imag) < np.inf
+
+
+@exact_order
+def least_power(w: Array) -> float:
+    """Return the least power that weights of this kind may be updated with."""
+    return LEAST_POWER if np.finfo(w[0].real).eps < 1e-10 else LEAST_POWER_SINGLE
 
 
 def sign(e: Any) -> Any:
@@ -72,12 +111,13 @@ def stochastic_gradient(
 
     ``z`` is the direction of the update: u for LMS, its sign for sign-data, and so on; ``signed``,
     unless None, takes the sign of e*. ``step``, ``power`` and ``keep`` hold one value or one per
-    sample. Where eps + power is zero, nothing is updated: no power, no direction.
+    sample. Where eps + power is below ``least_power``, nothing is updated: no power, no direction.
 
     The plain recursion is two passes over the weights per sample, dot product and update. Here the
     update of sample n - 1 and the dot product of sample n are one pass: half the memory traffic.
     """
     L = w.size
+    least = least_power(w)
     g = w.dtype.type(0)
     kept = keep.dtype.type(1)
     previous = 0
@@ -97,7 +137,7 @@ def stochastic_gradient(
         error[n] = e
         kept = keep[n] if keep.size > 1 else keep[0]
         scale = eps + (power[n] if power.size > 1 else power[0])
-        mu = (step[n] if step.size > 1 else step[0]) / scale if scale > 0 else scale
+        mu = (step[n] if step.size > 1 else step[0]) / scale if scale >= least else 0 * scale
         if signed is not None:  # decided when compiled: a choice at every sample costs a quarter
             e = sign(e)
         g = w.dtype.type(mu * np.conj(e))
@@ -243,7 +283,8 @@ def stochastic_gradient_lanes(
             shared = mus.size == 1 and powers.size == 1
             for v in range(1 if shared else V):
                 scale = eps + (powers[v] if powers.size > 1 else powers[0])
-                rates[v] = (mus[v] if mus.size > 1 else mus[0]) / scale if scale > 0 else 0.0
+                mu = mus[v] if mus.size > 1 else mus[0]
+                rates[v] = mu / scale if scale >= LEAST_POWER else 0.0
             if shared:
                 rates[:] = rates[0]
         probe = 0.0

@@ -138,7 +138,7 @@ def observed_edge(
         )
     _checks.choice("algorithm", algorithm, LINEAR)
     runs = _checks.count("runs", runs)
-    seed = _checks.count("seed", seed, least=0)
+    seed = _checks.seed("seed", seed)
     width = _checks.positive("resolution", resolution)
     count = None if steps is None else _checks.count("steps", steps)
     draw, length, power = _source(scenario, taps, count)

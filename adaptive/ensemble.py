@@ -105,7 +105,7 @@ def simulate(
     _checks.choice("algorithm", algorithm, tuple(ALGORITHMS))
     steps = _checks.count("steps", steps)
     runs = _checks.count("runs", runs, least=2)
-    seed = _checks.count("seed", seed, least=0)
+    seed = _checks.seed("seed", seed)
     record = _checks.count("record", record)
     workers = _checks.count("threads", threads or os.cpu_count() or 1)
     levels = tuple(_checks.quantile("quantiles", q) for q in quantiles)

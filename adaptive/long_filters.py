@@ -9,6 +9,10 @@ Frozen outputs, the block's sum of updates and the first row of inner products a
 done by FFT; the triangular sum costs B multiplications per sample. This is not block LMS: weights
 and errors equal the direct recursion's, up to rounding (Benesty and Duhamel 1992 named the idea
 "fast exact LMS").
+
+An FFT rounds every output by a part of the energy of the whole block, while the direct recursion
+rounds each by the energy of its own regressor. Where a block holds regressors much quieter than
+the whole (a fade-out, a burst, silence), the direct kernel therefore takes it over.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from adaptive.checks import Array
 from adaptive.regressors import Regressors
 
 SHORTEST = 2048  # taps from which this is faster than the direct kernel
+LEVELS = 16.0  # times as much energy as its quietest regressor that a block may have
 
 
 def block_size(taps: int) -> int:
@@ -39,24 +44,28 @@ def wins(lines: Regressors, dtype: np.dtype) -> bool:
 
 
 def run(lines: Regressors, d: Array, step: Array, w: Array, error: Array) -> int:
-    """LMS with one or N step sizes over a delay line, w and error as in the direct kernel."""
+    """Run LMS with one or N step sizes over a delay line, w and error as in the direct kernel."""
     L, N, x = lines.taps, lines.samples, lines.buffer
     B = block_size(L)
     size = scipy.fft.next_fast_len(L + B - 1, real=True)
+    power = lines.power()
     for start in range(0, N, B):
         n = min(B, N - start)
         mu = step[start : start + n] if step.size > 1 else step
-        before = w.copy()
+        segment = x[start : start + L + n - 1]
         stop = -1
-        if n == B:
+        by_fft = n == B and _level(segment, power[start : start + n])
+        if by_fft:
+            before = w.copy()
             e = error[start : start + n]
             e[:] = d[start : start + n]
-            stop = _block(x[start : start + L + B - 1], L, mu, w, e, size)
-        if n < B or stop >= 0 or not np.isfinite(w).all():
-            # the rest, or a divergence, whose sample the direct recursion finds
-            w[:] = before
+            stop = _block(segment, L, mu, w, e, size)
+            if stop >= 0 or not np.isfinite(w).all():
+                by_fft = False  # the direct recursion finds the sample
+                w[:] = before
+        if not by_fft:
             stop = _kernels.stochastic_gradient(
-                x[start:], x[start:], 1, d[start : start + n], mu, np.zeros(1), 1.0, np.ones(1),
+                segment, segment, 1, d[start : start + n], mu, np.zeros(1), 1.0, np.ones(1),
                 None, w, error[start : start + n], 0, 0, 0, np.empty((0, 1, L)),
             )  # fmt: skip
             if stop >= 0:
@@ -64,8 +73,13 @@ def run(lines: Regressors, d: Array, step: Array, w: Array, error: Array) -> int
     return -1
 
 
+def _level(segment: Array, power: Array) -> bool:
+    """Whether no regressor of a block is much quieter than the block as a whole."""
+    return bool(_kernels.energy(segment) <= LEVELS * power.min())
+
+
 def _block(x: Array, L: int, step: Array, w: Array, e: Array, size: int) -> int:
-    """One block: e holds d on entry and a priori errors on return; w is updated."""
+    """Run one block: e holds d on entry and a priori errors on return; w is updated."""
     B = e.size
     X = scipy.fft.rfft(x, size)
     pair = np.zeros((2, L))

@@ -301,7 +301,7 @@ def lyapunov_edge(
     True
     """
     data = _of_regressors(u, batch, replace)
-    seed = _checks.count("seed", seed, least=0)
+    seed = _checks.seed("seed", seed)
     runs = _checks.count("runs", runs, least=2)
     steps = _checks.count("steps", steps, least=10)
     if data.rho == 0:  # nothing is random

@@ -50,10 +50,10 @@ class Regressors:
             yield self.part(start, min(start + size, self.samples))
 
     def power(self) -> Array:
-        """(N,) |u(n)|^2, the same however a stream is split."""
-        squares = self.buffer.real**2
+        """(N,) |u(n)|^2 in double precision, the same however a stream is split."""
+        squares = self.buffer.real.astype(np.float64) ** 2
         if np.iscomplexobj(self.buffer):
-            squares += self.buffer.imag**2
+            squares += self.buffer.imag.astype(np.float64) ** 2
         energy = squares if self.hop == 1 else squares.reshape(-1, self.hop).sum(axis=1)
         power = np.empty(self.samples, energy.dtype)
         _kernels.sliding_power(energy, self.taps // self.hop, power)

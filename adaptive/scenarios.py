@@ -192,7 +192,7 @@ class Echo:
         object.__setattr__(self, "source", _process("source", source))
         K = source.taps if length is None else _checks.count("length", length)
         rt60 = K if decay is None else _checks.positive("decay", decay)
-        rng = np.random.default_rng(_checks.count("seed", seed, least=0))
+        rng = np.random.default_rng(_checks.seed("seed", seed))
         h = rng.standard_normal(K) * 10 ** (-3 * np.arange(K) / rt60)
         h *= 10 ** (-_checks.number("loss", loss) / 20) / np.linalg.norm(h)
         object.__setattr__(self, "response", h)

@@ -317,7 +317,7 @@ class LMS(AdaptiveFilter):
         plain = z is x and keep.size == 1 and keep[0] == 1 and not self.signed
         if plain and w.shape[0] == 1 and not block.record[1] and long_filters.wins(lines, w.dtype):
             scale = power + eps
-            step = block.mu / np.where(scale > 0, scale, np.inf)
+            step = block.mu / np.where(scale >= _kernels.LEAST_POWER, scale, np.inf)
             return long_filters.run(lines, block.d[:, 0], step, w[0], block.error[:, 0])
         side_by_side = w.shape[0] >= LEAST_LANES and lines.taps <= MOST_LANE_TAPS
         if side_by_side and w.dtype == np.float64:

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, get_args
 import torch
 from torch import nn
 
-from adaptive.checks import count, fraction, nonnegative, positive
+from adaptive.checks import count, fraction, nonnegative, positive, seed
 
-__all__ = ["bias_flag", "count", "fraction", "nonnegative", "positive"]
+__all__ = ["bias_flag", "count", "fraction", "nonnegative", "positive", "seed"]
 __all__ += ["Layer", "batch", "finite", "layer", "out_channels", "target_like"]
 
 

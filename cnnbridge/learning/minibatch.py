@@ -378,7 +378,7 @@ def observe_layer_minibatch(
     updates = _checks.count("steps", steps, least=0)
     training = Runs(conv, x, target, batch=batch, replace=replace, bias=bias)
     number = _checks.count("runs", runs, least=2)
-    first_seed = _checks.count("seed", seed, least=0)
+    first_seed = _checks.seed("seed", seed)
     M, L = training.start.shape
     loss = np.empty((updates + 1, number))
     total, square = np.zeros((updates + 1, M, L)), np.zeros((updates + 1, M, L))
@@ -522,7 +522,7 @@ def bisect_minibatch_edge(
     training = Runs(conv, x, nothing, batch=batch, replace=replace, bias=bias)
     number = _checks.count("runs", runs, least=2)
     updates = _checks.count("steps", steps, least=20)
-    first_seed = _checks.count("seed", seed, least=0)
+    first_seed = _checks.seed("seed", seed)
     width = _checks.positive("tolerance", tolerance)
     if width >= 1:
         raise ValueError(f"tolerance must be less than 1; got {tolerance}")

@@ -92,7 +92,7 @@ def sampled_autocorrelation(
     part = _checks.positive("fraction", fraction)
     if part > 1:
         raise ValueError(f"fraction must be at most 1; got {fraction}")
-    start = _checks.count("seed", seed, least=0)
+    start = _checks.seed("seed", seed)
     shared = all_reduce and dist.is_available() and dist.is_initialized()
     rank = dist.get_rank() if shared else 0
     generator = torch.Generator().manual_seed(start + 1_000_003 * rank)

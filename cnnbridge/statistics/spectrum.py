@@ -344,7 +344,7 @@ def spectral_density(
     _one_matrix(operator)
     many = _checks.count("probes", probes, least=2)
     most = min(_checks.count("steps", steps), operator.shape[0])
-    start = _checks.count("seed", seed, least=0)
+    start = _checks.seed("seed", seed)
     lanczos = _Lanczos(operator, _starts(operator, many, start))
     for _ in range(most):
         lanczos.step()

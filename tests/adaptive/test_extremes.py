@@ -317,6 +317,52 @@ def test_an_install_with_nowhere_to_cache_still_runs(tmp_path):
     assert weights == ["1.0", "-0.5"]
 
 
+def _run_script(cache, script=SCRIPT):
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=_start(NUMBA_CACHE_DIR=str(cache)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1:] == ["1.0", "-0.5"]
+
+
+@pytest.fixture(scope="module")
+def cache_of_one_call(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    _run_script(folder)
+    return folder
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    "damage",
+    [{"nbi": 0.5}, {"nbc": 0.5}, {"nbi": 0.0, "nbc": 0.0}, {"nbi": b"\x93" * 99}],
+    ids=["index cut", "code cut", "both empty", "index overwritten"],
+)
+def test_a_damaged_cache_is_compiled_again(tmp_path, cache_of_one_call, damage):
+    cache = tmp_path / "cache"
+    shutil.copytree(cache_of_one_call, cache)
+    files = [(f, content) for kind, content in damage.items() for f in cache.rglob(f"*.{kind}")]
+    assert files
+    for file, content in files:
+        whole = file.read_bytes()
+        kept = content if isinstance(content, bytes) else whole[: int(content * len(whole))]
+        file.write_bytes(kept)
+    _run_script(cache)
+    # what was damaged has been written again
+    assert all(file.stat().st_size > 100 for file, _ in files)
+
+
+@compiled_only
+def test_a_disk_that_fills_up_stops_no_call(tmp_path):
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\n"
+    ignored = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    _run_script(tmp_path / "cache", full + ignored + SCRIPT)
+    assert not list((tmp_path / "cache").rglob("*.tmp*"))
+
+
 def _ldexp(a, exponent):
     parts = np.ascontiguousarray(a).view(a.real.dtype)
     return np.ldexp(parts, exponent).view(a.dtype)

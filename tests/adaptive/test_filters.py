@@ -218,8 +218,8 @@ def bad(value, at=3):
     [
         ({"u": bad(np.nan)}, ValueError, "u must be finite; got nan at index 3"),
         ({"d": bad(np.inf, 0)}, ValueError, "d must be finite; got inf at index 0"),
-        ({"u": np.arange(20)}, TypeError, r"u must be float32, .* got int64: convert it first"),
-        ({"d": np.arange(20)}, TypeError, r"d must be float32, .* got int64: convert it first"),
+        ({"u": GOOD > 0}, TypeError, r"u must be float32, .* got bool: convert it first"),
+        ({"d": GOOD > 0}, TypeError, r"d must be float32, .* got bool: convert it first"),
         ({"u": np.empty(0)}, ValueError, r"u must not be empty; got shape \(0,\)"),
         ({"d": np.empty(0)}, ValueError, r"d must not be empty; got shape \(0,\)"),
         ({"u": np.ones((2, 2, 2))}, ValueError, r"u must be 1-D or 2-D; got shape \(2, 2, 2\)"),

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import adaptive
 from adaptive import long_filters
@@ -63,3 +65,85 @@ def test_divergence_is_found_at_the_same_sample(direct):
     assert abs(fast.diverged_at - slow.diverged_at) <= 1
     assert np.isfinite(fast.error[: fast.diverged_at]).all()
     assert np.isnan(fast.error[fast.diverged_at :]).all()
+
+
+def oracle(u, d, taps, mu, eps):
+    """NLMS (LMS where eps is None) as the textbook writes it, and the scale of each rounding."""
+    padded = np.concatenate([np.zeros(taps - 1), u])
+    w, errors, scales = np.zeros(taps), np.empty(u.size), np.empty(u.size)
+    largest = 0.0
+    for n in range(u.size):
+        x = padded[n : n + taps]
+        e = d[n] - w @ x
+        power = x @ x
+        scale = 1.0 if eps is None else eps + power
+        if scale > 0:
+            w = w + mu / scale * e * x
+        largest = max(largest, np.sqrt(w @ w))
+        errors[n] = e
+        scales[n] = abs(d[n]) + largest * np.sqrt(power)
+    return errors, w[::-1], scales
+
+
+def fade_out(rng, N):
+    level = np.ones(N)
+    level[N // 3 :] = 10.0 ** -rng.uniform(3, 12)
+    return level
+
+
+def decay(rng, N):
+    return 10.0 ** (-rng.uniform(5, 30) * np.arange(N) / N)
+
+
+def bursts(rng, N):
+    return np.where(np.arange(N) // int(rng.integers(100, 3000)) % 2, 10.0 ** rng.uniform(1, 8), 1)
+
+
+def digital_silence(rng, N):
+    level = np.ones(N)
+    start = int(rng.integers(0, N // 2))
+    level[start : start + 3000] = 0.0
+    return level
+
+
+LEVELS = {f.__name__: f for f in (fade_out, decay, bursts, digital_silence)}
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), dither=st.booleans())
+@pytest.mark.parametrize("kind", [None, 0.0, 1e-6])
+@pytest.mark.parametrize("level", LEVELS)
+def test_equals_the_recursion_whatever_the_level_does(level, kind, seed, dither):
+    rng = np.random.default_rng(seed)
+    N, taps = 6000, 2048
+    u = rng.standard_normal(N) * LEVELS[level](rng, N)
+    d = np.convolve(u, rng.standard_normal(200))[:N]
+    if dither:  # a 24-bit recording
+        u, d = (np.round(x * 2**23 / 8 + rng.uniform(-0.5, 0.5, N)) * 8 / 2**23 for x in (u, d))
+    if kind is None:
+        mu = 0.3 / (taps * np.max(u**2))
+        run = adaptive.lms(u, d, mu=mu, taps=taps)
+    else:
+        mu = 0.5
+        run = adaptive.nlms(u, d, mu=mu, taps=taps, eps=kind)
+    errors, weights, scales = oracle(u, d, taps, mu, kind)
+    assert run.diverged_at is None
+    # 6,000 updates of 2,048 roundings each, of which the square root adds up, with room
+    assert np.all(np.abs(run.error - errors) <= 1e-11 * scales)
+    assert np.abs(run.weights - weights).max() <= 1e-11 * np.linalg.norm(weights)
+
+
+def test_a_fade_out_keeps_the_error_of_the_recursion():
+    rng = np.random.default_rng(0)
+    N = 9000
+    level = np.ones(N)
+    level[3000:] = 1e-9
+    u = rng.standard_normal(N) * level
+    d = np.convolve(u, rng.standard_normal(2048) * np.exp(-np.arange(2048) / 200.0))[:N]
+    run = adaptive.nlms(u, d, mu=0.5, taps=2048, eps=0.0)
+    assert np.sqrt(np.mean(run.error[6000:] ** 2)) == pytest.approx(1.3075434e-9, rel=1e-6)
+    assert np.linalg.norm(run.weights) == pytest.approx(9.975, abs=5e-4)
+    stream = adaptive.NLMS(mu=0.5, taps=2048, eps=0.0)
+    parts = [stream.process(u[a : a + 500], d[a : a + 500]).error for a in range(0, N, 500)]
+    joined = np.concatenate(parts)
+    np.testing.assert_allclose(joined[6000:], run.error[6000:], rtol=0, atol=1e-20)

@@ -248,7 +248,7 @@ GOOD = {"u": np.ones((4, 2)), "d": np.ones(4), "mu": 0.1, "steps": 3}
     ("arguments", "error", "message"),
     [
         ({"u": np.ones(4)}, ValueError, r"u must be 2-D or 3-D; got shape \(4,\)"),
-        ({"u": np.ones((4, 2), int)}, TypeError, "u must be float32, .* got int64"),
+        ({"u": np.ones((4, 2), bool)}, TypeError, "u must be float32, .* got bool"),
         ({"u": np.zeros((4, 2)), "d": np.zeros(4)}, ValueError, "u must not be all zero: a silent"),
         (
             {"u": np.full((4, 2), np.nan)},

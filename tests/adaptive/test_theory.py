@@ -84,7 +84,7 @@ def test_singular_R_gives_the_least_norm_solution_and_names_still_modes():
     ("arguments", "error", "message"),
     [
         ({"R": np.ones((2, 3))}, ValueError, r"R must be square; got shape \(2, 3\)"),
-        ({"R": [[1, 0], [0, 1]]}, TypeError, "R must be float32, .* got int64"),
+        ({"R": [["1"]]}, TypeError, "R must be float32, .* got <U1"),
         ({"R": [[1.0, 0.5], [0.0, 1.0]]}, ValueError, "R must be symmetric"),
         ({"R": [[1.0, 2.0], [2.0, 1.0]]}, ValueError, "R must be positive semidefinite; got"),
         ({"R": [[np.nan, 0.0], [0.0, 1.0]]}, ValueError, r"R must be finite; got nan at index \(0"),

@@ -140,7 +140,7 @@ def test_a_walk_where_there_is_no_input_cannot_be_followed_and_does_no_harm():
         ({"Q": np.eye(3)}, ValueError, r"Q must have the shape of R, \(2, 2\); got \(3, 3\)"),
         ({"Q": np.ones((2, 3))}, ValueError, r"Q must be square; got shape \(2, 3\)"),
         ({"Q": np.diag([1.0, -1.0])}, ValueError, "Q must be positive semidefinite; got the eigen"),
-        ({"Q": [[1, 0], [0, 1]]}, TypeError, "Q must be float32, .* got int64"),
+        ({"Q": [["1"]]}, TypeError, "Q must be float32, .* got <U1"),
         ({"mu": 0.0}, ValueError, "mu must be positive"),
         ({"mu": np.nan}, ValueError, "mu must be .*finite"),
     ],
