@@ -20,7 +20,7 @@ from studies.engine import summary as results
 from studies.engine.configuring import configure, restored, values_in
 from studies.engine.device import choose_device, device_name
 from studies.engine.errors import UserError
-from studies.engine.grid import Cell, load_cells, run_grid
+from studies.engine.grid import Record, load_cells, run_grid
 from studies.engine.protocol import Figure, Findings, Measured, Study, Table
 from studies.engine.summary import Answer, Summary
 
@@ -145,7 +145,7 @@ def _cells(study: Study, config: Any, device: str) -> tuple[str, Sequence[Any]]:
     return "cpu", cells
 
 
-def _measured(cells: Sequence[Any], found: Sequence[Cell | None]) -> list[Measured]:
+def _measured(cells: Sequence[Any], found: Sequence[Record | None]) -> list[Measured]:
     return [
         Measured(cell, error="it was not measured")
         if got is None

@@ -13,7 +13,7 @@ import torch
 
 from studies.engine import summary as results
 from studies.engine.errors import UserError
-from studies.engine.grid import Cell, run_grid
+from studies.engine.grid import Record, run_grid
 from studies.engine.summary import Answer, Summary
 
 __all__ = ["device_name", "measured", "pick", "running", "usable"]
@@ -92,7 +92,7 @@ def pick(presets: dict[str, Any], preset: str, **choices: Any) -> Any:
     return dataclasses.replace(presets[preset], **plain)
 
 
-def usable(cells: list[Cell], summary: Summary) -> list[Cell]:
+def usable(cells: list[Record], summary: Summary) -> list[Record]:
     """The cells that came to a result; the others go on record as problems of the run."""
     failed = [cell for cell in cells if cell.error is not None]
     if failed:
@@ -111,7 +111,7 @@ def measured(
     workers: int | None,
     version: str,
     serial: bool = False,
-) -> list[Cell]:
+) -> list[Record]:
     """A study's grid, run into its folder: ``run_grid``, and of that what is ``usable``.
 
     Parameters

@@ -31,8 +31,9 @@ import numpy as np
 from studies.engine import grid as sweep
 from studies.engine import page as report
 from studies.engine import summary as results
+from studies.engine._cells import function_name
 from studies.engine.errors import UserError
-from studies.engine.grid import Cell, Outlook
+from studies.engine.grid import Outlook, Record
 from studies.engine.summary import Summary
 
 __all__ = ["SweepFile", "plan", "read", "run"]
@@ -135,7 +136,7 @@ def find(target: str, folders: Sequence[Path]) -> Callable[..., Any]:
     if not callable(function):
         what = "has no" if function is None else "cannot call its"
         raise UserError(f"{module_name} {what} {name}.")
-    sweep.function_name(function)
+    function_name(function)
     return function
 
 
@@ -286,14 +287,14 @@ def run(
     return summary
 
 
-def _scalars(cell: Cell) -> dict[str, Any]:
+def _scalars(cell: Record) -> dict[str, Any]:
     if cell.error is not None:
         return {}
     found = cell.result if isinstance(cell.result, Mapping) else {"result": cell.result}
     return {k: v for k, v in results.flat(found).items() if isinstance(v, int | float | str | bool)}
 
 
-def _table(cells: Sequence[Cell]) -> tuple[list[str], list[list[Any]]]:
+def _table(cells: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
     """All that fits in a table: arrays and lists stay in the files of the cells."""
     rows = [cell.row() for cell in cells]
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -309,7 +310,7 @@ def _table(cells: Sequence[Cell]) -> tuple[list[str], list[list[Any]]]:
 def _write_report(
     out: Path,
     asked: SweepFile,
-    cells: Sequence[Cell],
+    cells: Sequence[Record],
     summary: Summary,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from studies.engine import _workers
 from studies.engine import grid as sweep
 from studies.engine.errors import UserError
 from studies.engine.grid import load_grid, outlook, product, run_grid
@@ -272,13 +273,13 @@ def test_load_grid(tmp_path):
 
 
 def test_same_name_in_config_and_result():
-    cell = sweep.Cell("k", {"lr": 1, "opt": {"m": 2}}, {"lr": 3, "loss": {"end": 4}}, None, 0.5, {})
+    cell = sweep.Record("k", {"lr": 1, "opt": {"m": 2}}, {"lr": 3, "loss": {"end": 4}}, None, 1, {})
     assert cell.row() == {
         "lr": 1,
         "opt.m": 2,
         "result.lr": 3,
         "loss.end": 4,
-        "seconds": 0.5,
+        "seconds": 1,
         "error": None,
     }
 
@@ -474,7 +475,7 @@ def test_a_killed_worker_of_a_cluster(tmp_path, cluster):
 
 def test_no_cluster(tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(sweep, "WAIT_FOR_CLUSTER", 0.5)
+    monkeypatch.setattr(_workers, "WAIT_FOR_CLUSTER", 0.5)
     with pytest.raises(UserError, match="no Dask scheduler answers at tcp:"):
         quiet(odd_values, [{}], tmp_path, cluster="tcp://127.0.0.1:9")
 
