@@ -1,6 +1,5 @@
-"""The study end to end on a tiny preset, and its verdicts on results that are made up."""
+"""The study on a tiny preset, and its verdicts on results that are made up."""
 
-import dataclasses
 import json
 import math
 
@@ -10,42 +9,39 @@ import torch
 from torch import nn
 
 import cnnbridge
-from studies.engine.errors import UserError
-from studies.related.horizons import judge as horizons
+from studies.engine import runner
+from studies.related import horizons
+from studies.related.horizons.groups import exponent, horizon
+from studies.related.horizons.judge import checks_of, evidence_against
+from studies.related.horizons.measure import measure
+from studies.related.horizons.tables import horizon_text
+from studies.training.images import Images, tensors
 from studies.training.networks import SmallCNN
 from studies.training.sgd import train_below
-from tests.studies.engine.test_report import assert_self_contained
 
 TINY = horizons.Config(
     "tiny",
-    images=12,
-    image_size=8,
     seeds=1,
     widths=(2, 4),
     all_levels=(2,),
-    steps=8,
-    until=1.8,
+    cell=horizons.Cell(Images(limit=12, size=8), steps=8, until=1.8),
 )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny")
-    return out, horizons.run(TINY, out, device="cpu", workers=1)
+    return out, runner.run(horizons.STUDY, TINY, out, device="cpu", workers=1)
 
 
-def test_everything_is_there(finished):
+def test_every_width_and_level_is_reported(finished):
     out, summary = finished
-    assert summary.status == "complete"
-    names = {path.name for path in out.iterdir()}
-    drawn = {f"{name}.{kind}" for name in horizons.drawing.FIGURES for kind in ("png", "svg")}
-    assert drawn | {"summary.json", "report.html"} <= names
-    assert_self_contained((out / "report.html").read_text())
-    assert len(summary.results["widths"]) == 2 * 2
-    # at the one width with every level: level 3, three intervals, four layers
-    assert len(summary.results["readings"]) == 2 * (1 + 3 + 4)
+    assert summary.status == "complete", summary.problems
+    assert {"horizons", "readings"} == {path.stem for path in out.glob("*.svg")}
     written = json.loads((out / "summary.json").read_text())
-    assert written["answer"]["rule"] == horizons.RULE
+    assert len(written["results"]["horizons-over-widths"]) == 2 * 2
+    # at the one width with every level: level 3, three intervals, four layers
+    assert len(written["results"]["every-level"]) == 2 * (1 + 3 + 4)
 
 
 def test_so_few_seeds_decide_nothing(finished):
@@ -55,9 +51,9 @@ def test_so_few_seeds_decide_nothing(finished):
 
 
 def test_a_cell_is_what_the_bridge_says():
-    cell = next(c for c in horizons.grid(TINY, "cpu") if c.width == 2 and c.start == "checkpoint")
-    found = horizons.measure(cell)
-    images, labels, classes = horizons._images(TINY)
+    cell = next(c for c in horizons.cells(TINY, "cpu") if c.width == 2 and c.start == "checkpoint")
+    found = measure(cell)
+    images, labels, classes = tensors(TINY.cell.images)
     torch.manual_seed(cell.seed)
     model = SmallCNN(1, classes, 2)
     loss = nn.CrossEntropyLoss()
@@ -83,7 +79,7 @@ def test_a_cell_is_what_the_bridge_says():
 
 
 def test_the_widest_come_first_and_seeds_are_not_those_of_the_docs():
-    cells = horizons.grid(TINY, "cpu")
+    cells = horizons.cells(TINY, "cpu")
     assert [c.width for c in cells] == [4] * 2 + [2] * 2
     assert {c.seed for c in cells} == {1000}
     assert {(c.start, c.fraction) for c in cells} == {("fresh", 0.01), ("checkpoint", 0.2)}
@@ -118,13 +114,13 @@ def result(ten, fifty=None, ends=(0.4, 0.2, 0.1, 0.01), skill=0.5, steps=30):
 def found(make, seeds=5, widths=(8, 16, 32)):
     return {
         (start, width): {seed: make(start, width, seed) for seed in range(seeds)}
-        for start in horizons.STARTS
+        for start in horizons.FRACTIONS
         for width in widths
     }
 
 
 def verdicts(results):
-    return {check.name: check.verdict for check in horizons.checks_of(results)}
+    return {check.name: check.verdict for check in checks_of(results)}
 
 
 def one(results, words):
@@ -140,7 +136,7 @@ def test_what_is_so_holds():
 
 
 @pytest.mark.parametrize(
-    ("horizon", "verdict"),
+    ("steps", "verdict"),
     [
         (lambda width: 10, "fails"),
         (lambda width: 64 // width, "fails"),
@@ -150,8 +146,8 @@ def test_what_is_so_holds():
         (lambda width: None if width == 8 else 12, "fails"),
     ],
 )
-def test_the_growth_of_the_horizon(horizon, verdict):
-    made = found(lambda start, width, seed: result(horizon(width) if start == "fresh" else width))
+def test_the_growth_of_the_horizon(steps, verdict):
+    made = found(lambda start, width, seed: result(steps(width) if start == "fresh" else width))
     assert one(made, "fresh: exponent") == verdict
     assert one(made, "checkpoint: exponent") == "holds"
 
@@ -181,7 +177,7 @@ def test_the_gain_of_ten_steps_is_judged_where_it_is_least():
             width, ends=(0.4, 0.35, 0.3 if width == 16 else 0.01, 0.001)
         )
     )
-    check = next(c for c in horizons.checks_of(made) if "fresh: error at the end" in c.name)
+    check = next(c for c in checks_of(made) if "fresh: error at the end" in c.name)
     assert check.verdict == "fails"
     assert check.observed == pytest.approx(0.75)
 
@@ -208,7 +204,7 @@ def test_a_run_that_diverged_is_no_evidence():
     for results in made.values():
         for r in results.values():
             r["readings"]["level 3"]["compared"] = 7
-    assert horizons.horizon(made["fresh", 8][0], 0) == (7.0, math.inf)
+    assert horizon(made["fresh", 8][0], 0) == (7.0, math.inf)
     assert one(made, "skill of level 3") == "inconclusive"
     assert one(made, "fresh: exponent") == "inconclusive"
 
@@ -216,30 +212,28 @@ def test_a_run_that_diverged_is_no_evidence():
 def test_exponents_by_hand():
     widths = [8, 16, 64]
     exact = [(3 * w**0.4,) * 2 for w in widths]
-    assert horizons.exponent(widths, exact) == pytest.approx((0.4, 0.4))
+    assert exponent(widths, exact) == pytest.approx((0.4, 0.4))
     # least squares of three points, against numpy's
     steps = [(7, 7), (9, 9), (8, 8)]
     wanted = np.polyfit(np.log(widths), np.log([7, 9, 8]), 1)[0]
-    assert horizons.exponent(widths, steps) == pytest.approx((wanted, wanted))
+    assert exponent(widths, steps) == pytest.approx((wanted, wanted))
     # an open end on the left lets the exponent fall, on the right rise
-    low, high = horizons.exponent(widths, [(7, math.inf), (9, 9), (8, 8)])
+    low, high = exponent(widths, [(7, math.inf), (9, 9), (8, 8)])
     assert (low, high) == (-math.inf, pytest.approx(wanted))
-    low, high = horizons.exponent(widths, [(7, 7), (9, 9), (8, math.inf)])
+    low, high = exponent(widths, [(7, 7), (9, 9), (8, math.inf)])
     assert (low, high) == (pytest.approx(wanted), math.inf)
     # the middle of three has no weight in it
-    assert horizons.exponent([1, 2, 4], [(2, 2), (3, math.inf), (4, 4)]) == pytest.approx(
-        (0.5, 0.5)
-    )
-    assert horizons.exponent([8], [(3, 3)]) == (-math.inf, math.inf)
+    assert exponent([1, 2, 4], [(2, 2), (3, math.inf), (4, 4)]) == pytest.approx((0.5, 0.5))
+    assert exponent([8], [(3, 3)]) == (-math.inf, math.inf)
 
 
 def test_horizons_in_words():
     inf = math.inf
-    assert horizons.horizon_text([(5, 5)]) == "5"
-    assert horizons.horizon_text([(5, 5), (9, 9), (6, 6)]) == "6 (5 to 9)"
-    assert horizons.horizon_text([(5, 5), (101, inf), (6, 6)]) == "6 (5 to beyond 100)"
-    assert horizons.horizon_text([(5, 5), (101, inf), (101, inf)]) == "beyond 100 (5 to beyond 100)"
-    assert horizons.horizon_text([(101, inf)] * 3) == "beyond 100"
+    assert horizon_text([(5, 5)]) == "5"
+    assert horizon_text([(5, 5), (9, 9), (6, 6)]) == "6 (5 to 9)"
+    assert horizon_text([(5, 5), (101, inf), (6, 6)]) == "6 (5 to beyond 100)"
+    assert horizon_text([(5, 5), (101, inf), (101, inf)]) == "beyond 100 (5 to beyond 100)"
+    assert horizon_text([(101, inf)] * 3) == "beyond 100"
 
 
 def test_against_names_the_networks_where_the_line_is_as_good():
@@ -248,7 +242,7 @@ def test_against_names_the_networks_where_the_line_is_as_good():
             width, skill=-0.1 if (start, width) == ("fresh", 8) else 0.3
         )
     )
-    sentences = horizons.evidence_against(made)
+    sentences = evidence_against(made)
     assert any(s.startswith("Fresh") and "in 5 of 15 networks" in s for s in sentences)
     assert any(s.startswith("Checkpoint") and "in 0 of 15 networks" in s for s in sentences)
 
@@ -260,12 +254,3 @@ def test_a_loss_that_does_not_fall_is_said():
     x, y = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
     with pytest.raises(RuntimeError, match=r"below 0\.5 in 3 updates; it is 0\.\d"):
         train_below(model, x, y, 0.5, most=3)
-
-
-def test_what_is_refused(tmp_path):
-    with pytest.raises(UserError, match="unknown preset"):
-        horizons.configure("huge")
-    with pytest.raises(UserError, match="no folder"):
-        horizons.run(
-            dataclasses.replace(TINY, data=f"folder:{tmp_path / 'absent'}"), tmp_path / "out"
-        )
