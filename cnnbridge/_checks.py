@@ -10,7 +10,7 @@ from torch import nn
 from adaptive.checks import count, fraction, nonnegative, positive, seed
 
 __all__ = ["bias_flag", "count", "fraction", "nonnegative", "positive", "seed"]
-__all__ += ["Layer", "batch", "finite", "layer", "out_channels", "target_like"]
+__all__ += ["Layer", "batch", "finite", "layer", "out_channels", "scalar_loss", "target_like"]
 
 
 Layer: TypeAlias = (
@@ -110,6 +110,24 @@ def bias_flag(conv: Layer, bias: bool | None, *, trained: bool = False) -> bool:
     if trained and bias and conv.bias is None:
         raise ValueError("bias must be False or None for a layer without a bias; got True")
     return bias
+
+
+def scalar_loss(loss_fn: Any, output: Any, *rest: Any) -> torch.Tensor:
+    """``loss_fn(output, *rest)``, which must be a scalar tensor."""
+    try:
+        loss = loss_fn(output, *rest)
+    except (TypeError, AttributeError) as error:
+        if isinstance(output, torch.Tensor):
+            raise
+        kind = type(output).__name__
+        raise TypeError(
+            f"loss_fn must take what the model returns; got {kind}, which it refuses ({error}): "
+            f"pass a function that picks the tensor, such as lambda output, target: ..."
+        ) from error
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise ValueError(f"loss_fn must return a scalar tensor; got {got}")
+    return loss
 
 
 def out_channels(value: int) -> int:

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnnbridge.layers.isolation import find_module, host_copy, unchanged
+from cnnbridge._checks import scalar_loss
+from cnnbridge.layers.isolation import (
+    Watch,
+    autograd,
+    differentiable,
+    find_module,
+    host_copy,
+    unchanged,
+)
 
 
 class Tape:
@@ -31,6 +39,8 @@ class Tape:
         self._outputs: list[torch.Tensor] = []
         self._gradients: list[torch.Tensor] = []
         self._live: list[torch.Tensor] | None = None
+        self._without_gradient = 0
+        self._recording = True
 
     @property
     def inputs(self) -> torch.Tensor:
@@ -75,9 +85,9 @@ class Tape:
 
         Raises
         ------
-        RuntimeError : outside the ``with`` block, or the model does not use the layer, or the
-            loss does not depend on it.
-        TypeError : a batch holds no tensor.
+        RuntimeError : outside the ``with`` block, or the layer was not called, or no gradient of
+            the loss reaches it.
+        TypeError : a batch holds no tensor; loss_fn cannot take what the model returns.
         ValueError : loader is empty, or the loss is not a scalar.
         """
         if not self._active:
@@ -101,40 +111,63 @@ class Tape:
                     with torch.no_grad():
                         self._model(items[0])
                 else:
-                    self._backward(items, loss_fn)
+                    with autograd():
+                        self._backward([differentiable(item) for item in items], loss_fn)
+                if len(self._inputs) == seen:
+                    raise RuntimeError(
+                        f"layer {self._name!r} was not called in the model's forward pass: it is "
+                        f"unused, or a module such as attention reads its weight without calling it"
+                    )
             except BaseException:
-                # a batch that failed half way leaves no rows behind, or they would not line up
+                # drop the rows of a batch that failed half way, or later ones would not line up
                 del self._inputs[seen:], self._outputs[seen:]
                 raise
-            if len(self._inputs) == seen:
-                raise RuntimeError(f"layer {self._name!r} was not used in the model's forward pass")
             self.batch_sizes += (len(items[0]),)
         if empty:
             raise ValueError("loader must give at least one batch; got none")
 
     def _backward(self, items: list[Any], loss_fn: Callable[..., torch.Tensor]) -> None:
-        self._live = []
+        self._live, self._without_gradient = [], 0
         try:
-            with torch.enable_grad():
-                loss = loss_fn(self._model(items[0]), *items[1:])
-                if not isinstance(loss, torch.Tensor) or loss.ndim:
-                    got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss)
-                    raise ValueError(f"loss_fn must return a scalar tensor; got {got}")
-                if not self._live:
-                    return
-                if not loss.requires_grad:
-                    raise RuntimeError(f"the loss does not depend on layer {self._name!r}")
-                # towards the layer's output only: no parameter's .grad is touched
-                gradients = torch.autograd.grad(loss, self._live, allow_unused=True)
+            loss = scalar_loss(loss_fn, self._model(items[0]), *items[1:])
+            live = self._live
         finally:
+            # checkpointed layers run again in the backward pass, and must not be recorded again
             self._live = None
-        if any(g is None for g in gradients):
+        if not live:
+            return
+        gradients: tuple[torch.Tensor | None, ...] = (None,) * len(live)
+        if loss.requires_grad:
+            self._recording = False
+            try:
+                # towards the layer's output only: no parameter's .grad is touched
+                gradients = torch.autograd.grad(loss, live, allow_unused=True)
+            finally:
+                self._recording = True
+        if all(g is None for g in gradients):
+            if self._without_gradient == len(live):
+                raise RuntimeError(
+                    f"layer {self._name!r} was called without gradients only, as under no_grad or "
+                    f"in a checkpoint with use_reentrant=True: use_reentrant=False works"
+                )
             raise RuntimeError(f"the loss does not depend on layer {self._name!r}")
-        self._gradients += [host_copy(g) for g in gradients]
+        # a use that the loss does not depend on, or that was made under no_grad, has gradient zero
+        self._gradients += [
+            host_copy(torch.zeros_like(z) if g is None else g)
+            for z, g in zip(live, gradients, strict=True)
+        ]
 
-    def _hook(
+    def _see(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
+        if module is not self.layer:
+            raise TypeError(
+                f"layer {self._name!r} must be called itself; got a replica of it: pass the model "
+                f"inside DataParallel, its .module"
+            )
+        if not self._recording:
+            # the graph must be what it was in the forward pass
+            return output.clone() if torch.is_grad_enabled() else None
         entered = args[0] if args else kwargs.get("input")
         if not isinstance(entered, torch.Tensor) or not isinstance(output, torch.Tensor):
             raise TypeError(
@@ -145,6 +178,7 @@ class Tape:
         self._outputs.append(host_copy(output))
         if self._live is None:
             return None
+        self._without_gradient += not torch.is_grad_enabled()
         # a model frozen up to here still has a gradient to give from here on
         watched = output if output.requires_grad else output.detach().requires_grad_()
         self._live.append(watched)
@@ -167,11 +201,12 @@ class Tape:
 def capture(model: nn.Module, layer_name: str) -> Iterator[Tape]:
     """Record inputs, outputs and output gradients of one layer, leaving the model as it was.
 
-    On leaving the block, by an exception too, the model has its former train and eval flags,
-    buffers (BatchNorm's running statistics and ``num_batches_tracked`` among them), ``.grad`` and
-    ``requires_grad`` of every parameter, and hooks; torch's random state is put back as well.
-    Inside, call ``model.train()`` or ``model.eval()`` to choose the mode; that is undone too. The
-    values of parameters are never written.
+    On leaving the block, by an exception too, the model is the one that entered it, bit for bit:
+    parameters, buffers (BatchNorm's running statistics among them), ``.grad``, ``requires_grad``,
+    train and eval flags and other attributes of its modules, and hooks. The random state of torch,
+    NumPy and Python is put back as well. Inside, call ``model.train()`` or ``model.eval()`` to
+    choose the mode; that is undone too. A deep copy or a saved file of the model records nothing.
+    The block holds a copy of all parameters and buffers.
 
     Parameters
     ----------
@@ -187,7 +222,8 @@ def capture(model: nn.Module, layer_name: str) -> Iterator[Tape]:
     Raises
     ------
     TypeError : model is not a module, or is compiled or scripted, where hooks are skipped.
-    ValueError : the model has no such layer; the message lists its conv and linear layers.
+    ValueError : the model has no such layer (the message lists its conv and linear layers), or has
+        a lazy layer that has seen no input yet.
 
     Notes
     -----
@@ -208,8 +244,7 @@ def capture(model: nn.Module, layer_name: str) -> Iterator[Tape]:
     layer = find_module(model, layer_name)
     tape = Tape(model, layer, layer_name)
     with unchanged(model):
-        # first in line, so that it sees what the layer itself returned
-        handle = layer.register_forward_hook(tape._hook, prepend=True, with_kwargs=True)
+        handle = Watch(layer, tape._see).after()
         try:
             yield tape
         finally:

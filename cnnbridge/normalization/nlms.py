@@ -39,7 +39,12 @@ from torch import nn
 
 from adaptive.checks import Array
 from cnnbridge import _checks
-from cnnbridge.layers.isolation import autograd
+from cnnbridge.layers.isolation import (
+    autograd,
+    random_state,
+    same_random_state,
+    set_random_state,
+)
 from cnnbridge.normalization.pair import Before, LossFn, Pair, channel_axis
 
 
@@ -133,7 +138,7 @@ def first_step_is_nlms(
     """
     lr = _checks.positive("lr", lr)
     pair = Pair(model, norm, conv)
-    with torch.random.fork_rng(devices=_devices()):
+    with same_random_state():
         error = pair.backward(x, target, loss_fn)
     view = pair.view()
     w = pair.weights()
@@ -229,23 +234,23 @@ def nlms_departure(
     optimizer = torch.optim.SGD(pair.model.parameters(), lr=lr)
     path: list[_Point] = []
     same, same_scale, loss, sizes = [], [], [], []
-    with torch.random.fork_rng(devices=_devices()):
+    with same_random_state():
         for i, batch in enumerate(batches):
             x, target = _batch(i, batch)
-            random = _random_state()
+            random = random_state()
             optimizer.zero_grad()
             error = pair.backward(x, target, loss_fn)
-            after = _random_state()
+            after = random_state()
             loss.append(pair.loss)
             sizes.append(len(x))
             point = _point(pair, error, lr)
             path.append(point)
             optimizer.step()
             # the same batch through the moved network, with the same dropout
-            _set_random_state(random)
+            set_random_state(random)
             with torch.no_grad():
                 pair.forward(x)
-            _set_random_state(after)
+            set_random_state(after)
             moved = _point(pair, None, lr)
             same_scale.append(_array(point.s / moved.s - 1))
             same.append(_relative(moved.g - point.g - point.step, point.step))
@@ -430,19 +435,3 @@ def _batch(index: int, batch: Any) -> tuple[torch.Tensor, Any]:
             f"position {index}"
         )
     return x, target
-
-
-def _devices() -> list[int]:
-    """The accelerators whose random state a forward pass may change."""
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-
-
-def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return torch.get_rng_state(), cuda
-
-
-def _set_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])

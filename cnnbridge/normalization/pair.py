@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
-from cnnbridge.layers.isolation import check_eager
+from cnnbridge.layers.isolation import check_eager, differentiable, model_copy
 from cnnbridge.layers.patches import group_weights, unfold_patches
 from cnnbridge.normalization.parts import SplitBatchNorm, channel_divisor
 
@@ -112,8 +111,7 @@ class Pair:
 
     def __init__(self, model: nn.Module, norm: str, conv: str) -> None:
         check_eager(model)
-        self.model = copy.deepcopy(model).train()
-        self.model.zero_grad()
+        self.model = model_copy(model).train()
         modules = dict(self.model.named_modules())
         for argument, name in (("norm", norm), ("conv", conv)):
             if name not in modules:
@@ -174,7 +172,7 @@ class Pair:
         self._calls, self._watched = {}, None
         # inside autocast the rounded weights of before a step would serve after it, too
         torch.clear_autocast_cache()
-        y: torch.Tensor = self.model(_usable(x))
+        y: torch.Tensor = self.model(differentiable(x))
         if self._watched is None:
             raise ValueError(
                 "norm and conv must be adjacent, the output of one the input of the other or a "
@@ -195,10 +193,7 @@ class Pair:
     def backward(self, x: torch.Tensor, target: Any, loss_fn: LossFn) -> torch.Tensor:
         """Gradients of the copy, and the error (groups, M / groups, patches) = -dL/d(response)."""
         with torch.enable_grad():
-            loss = loss_fn(self.forward(x), _usable(target))
-            if not isinstance(loss, torch.Tensor) or loss.ndim:
-                got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-                raise ValueError(f"loss_fn must return a scalar tensor; got {got}")
+            loss = _checks.scalar_loss(loss_fn, self.forward(x), differentiable(target))
             assert self._watched is not None
             self._watched.retain_grad()
             loss.backward()
@@ -283,11 +278,6 @@ def _statistics(norm: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 def channel_axis(norm: Any) -> int:
     """Of the channels of its input."""
     return norm.axis if isinstance(norm, SplitBatchNorm) else 1
-
-
-def _usable(data: Any) -> Any:
-    """What was made in inference mode cannot be differentiated."""
-    return data.clone() if isinstance(data, torch.Tensor) and data.is_inference() else data
 
 
 def _places(left: torch.Tensor, entered: torch.Tensor) -> torch.Tensor | None:

@@ -1,5 +1,8 @@
 import copy
+import gc
+import pickle
 import sys
+import weakref
 
 import pytest
 import torch
@@ -311,6 +314,145 @@ def test_a_compiled_model_is_refused():
     assert len(tape.inputs) == 11
 
 
+def test_a_deep_copy_and_a_saved_file_record_nothing():
+    model, (x, y) = Net(), batches()[0]
+    with capture(model, "conv2") as tape:
+        tape.run([(x, y)], nn.CrossEntropyLoss())
+        others = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        for other in others:
+            assert other(x).shape == (4, 5)
+        assert len(tape.inputs) == 4
+    reference = weakref.ref(tape)
+    del tape
+    gc.collect()
+    assert reference() is None
+    for other in others:
+        other(x)
+    assert b"cnnbridge" not in pickle.dumps(others[0].conv2)
+
+
+class Teacher(nn.Module):
+    """Uses a layer twice, once without gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        with torch.no_grad():
+            wanted = self.conv(x)
+        return self.conv(x.flip(0)) - wanted
+
+
+def test_a_use_without_gradients_has_gradient_zero():
+    model, x = Teacher(), torch.randn(3, 2, 5, 5)
+    with capture(model, "conv") as tape:
+        tape.run([x], lambda y: y.square().sum())
+    assert torch.equal(tape.output_gradients[:3], torch.zeros(3, 2, 5, 5))
+    model(x).square().sum().backward()
+    gradient = torch.nn.grad.conv2d_weight(
+        tape.inputs, model.conv.weight.shape, tape.output_gradients, padding=1
+    )
+    torch.testing.assert_close(gradient, model.conv.weight.grad)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.conv, self.reentrant = nn.Conv2d(2, 2, 3), reentrant
+
+    def forward(self, x):
+        part = nn.Sequential(self.conv, nn.ReLU())
+        x = x + 0 * self.conv.weight.sum()
+        return torch.utils.checkpoint.checkpoint(part, x, use_reentrant=self.reentrant)
+
+
+def test_a_checkpointed_layer_is_recorded_once():
+    model, x = Checkpointed(False), torch.randn(3, 2, 5, 5)
+    with capture(model, "conv") as tape:
+        tape.run([x], lambda y: y.square().sum())
+    assert len(tape.inputs) == len(tape.output_gradients) == 3
+    output = model.conv(x).detach()
+    torch.testing.assert_close(tape.output_gradients, 2 * output.relu())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_reentrant_checkpoint_is_named():
+    with (
+        capture(Checkpointed(True), "conv") as tape,
+        pytest.raises(RuntimeError, match="'conv' was called without gradients only, as under no"),
+    ):
+        tape.run([torch.randn(3, 2, 5, 5)], lambda y: y.square().sum())
+
+
+def test_inside_inference_mode():
+    model, (x, y) = net(), batches()[0]
+    with capture(model, "conv2") as expected:
+        expected.run([(x, y)], nn.CrossEntropyLoss())
+    with torch.inference_mode(), capture(model, "conv2") as tape:
+        tape.run([(x.clone(), y.clone())], nn.CrossEntropyLoss())
+    assert torch.equal(tape.output_gradients, expected.output_gradients)
+
+
+class Dictionary(Teacher):
+    def forward(self, x):
+        return {"out": self.conv(x)}
+
+
+def test_a_model_that_returns_a_dictionary():
+    x = torch.randn(3, 2, 5, 5)
+    with capture(Dictionary(), "conv") as tape:
+        tape.run([(x, x)], lambda output, target: (output["out"] - target).square().sum())
+        assert len(tape.output_gradients) == 3
+        with pytest.raises(TypeError, match="loss_fn must take what the model returns; got dict"):
+            tape.run([(x, x)], nn.MSELoss())
+    assert len(tape.inputs) == 3
+
+
+def test_a_lazy_model_is_refused():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.LazyConv2d(3, 1))
+    with pytest.raises(ValueError, match="got '1', a lazy layer"), capture(model, "0"):
+        pass
+
+
+def test_a_replica_is_refused():
+    model = net()
+    replica = model.conv2._replicate_for_data_parallel()
+    # as DataParallel does with its copies of the parameters
+    replica.weight, replica.bias = model.conv2.weight.clone(), model.conv2.bias.clone()
+    with (
+        capture(model, "conv2"),
+        pytest.raises(TypeError, match=r"pass the model inside DataParallel, its \.module"),
+    ):
+        replica(torch.ones(1, 3, 8, 8))
+
+
+def test_the_callers_exception_is_the_one_reported():
+    """A buffer that cannot be written back must hide nothing, and cost nothing else."""
+
+    class Stubborn(torch.Tensor):
+        def copy_(self, *_):
+            raise RuntimeError("not to be written")
+
+    model = net()
+    model.register_buffer("odd", torch.ones(2).as_subclass(Stubborn))
+    gradient = model.head.weight.grad
+
+    def change(error=None):
+        model.odd.data = model.odd.data + 1
+        if error is not None:
+            raise error
+
+    with pytest.raises(RuntimeError, match="not to be written"), capture(model, "conv2"):
+        change()
+    with pytest.raises(BrokenError), capture(model, "conv2"):
+        change(BrokenError())
+    assert model.head.weight.grad is gradient
+
+
+UNUSED = "'unused' was not called in the model's forward pass"
+
+
 class Unused(nn.Module):
     def __init__(self):
         super().__init__()
@@ -328,8 +470,20 @@ class Unused(nn.Module):
 @pytest.mark.parametrize(
     ("name", "loader", "loss", "error", "message"),
     [
-        ("unused", [torch.ones(1, 1, 2, 2)], None, RuntimeError, "'unused' was not used"),
-        ("unused", [torch.ones(1, 1, 2, 2)], torch.sum, RuntimeError, "'unused' was not used"),
+        (
+            "unused",
+            [torch.ones(1, 1, 2, 2)],
+            None,
+            RuntimeError,
+            UNUSED,
+        ),
+        (
+            "unused",
+            [torch.ones(1, 1, 2, 2)],
+            torch.sum,
+            RuntimeError,
+            UNUSED,
+        ),
         ("dead", [torch.ones(1, 1, 2, 2)], torch.sum, RuntimeError, "does not depend on layer"),
         ("used", [torch.ones(1, 1, 2, 2)], lambda y: y, ValueError, "must return a scalar tensor"),
         ("used", [torch.ones(1, 1, 2, 2)], lambda y: 1.0, ValueError, "must return a scalar"),
