@@ -3,8 +3,8 @@
 A prediction of training assumes that the network is linear in its weights: around its start (level
 3), around the weights predicted so far, again every h steps (level 4), or for one layer while the
 others are frozen (level 2). Here networks of growing width, which in the limit are linear, learn
-the same digits, and each prediction is compared with real training. The horizon is the first step at
-which it is off by more than 10 % or 50 % of the distance moved.
+the same digits, and each prediction is compared with real training. The horizon is the first step
+at which it is off by more than 10 % or 50 % of the distance moved.
 """
 
 from __future__ import annotations
