@@ -87,7 +87,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     the start (None if not in ``low_steps``); ``straight_on``, by the fall of the loss in the first
     8 updates (None if it did not fall); ``straight_line``, by the slope at the start.
     """
-    x, y, classes = tensors(cell.images, cell.badly_scaled)
+    x, y, classes = tensors(cell.images, badly_scaled=cell.badly_scaled)
     task = _Task(cell, x.to(cell.device), y.to(cell.device), classes)
     found = _speed(task) | _highest_rate(task)
     model = task.fresh()
