@@ -1,6 +1,7 @@
 # make demo   a small CNN on real images, its conv layers' learning predicted and observed
 # make test   the tests
-# make lint   ruff and mypy
+# make lint   ruff, mypy and the contracts between packages
+# make bench  speed of both packages on this machine, into results/benchmarks
 # Each sets itself up in .venv. Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := results/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 .DEFAULT_GOAL := demo
 
 # The stamp is as old as the last complete installation; only pyproject.toml makes it stale,
@@ -45,6 +46,12 @@ lint: $(READY)
 	@$(BIN)/ruff format --check .
 	@echo "== mypy"
 	@$(BIN)/mypy
+	@echo "== contracts between packages"
+	@$(BIN)/lint-imports
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks.adaptive_filters
+	@$(BIN)/python -m benchmarks.patch_autocorrelation
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

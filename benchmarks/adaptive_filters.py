@@ -1,4 +1,4 @@
-"""Speed of ``adaptive`` beside other implementations: ratios, measured in turn in one run.
+"""Speed of ``adaptive`` compared with other implementations: ratios, measured in turn in one run.
 
 Every comparison alternates between the contestants and takes the median over rounds of the ratio
 within a round, so that a machine whose speed drifts slows both. Peers are asked for the same work:
@@ -6,6 +6,8 @@ one float64 LMS run over a delay line, errors returned. Single runs are timed by
 processor time, ensembles and processes by the clock. Peers that are not installed are left out,
 and said to be. FraNC is run as an outside program: name a Python that has it in the environment
 variable ``NATURALMODES_FRANC_PYTHON``.
+
+    python -m benchmarks.adaptive_filters --out results/benchmarks
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 
 import adaptive
 from adaptive import long_filters
+from benchmarks.common import from_command_line, processor
 
 TAPS = (8, 16, 32, 128, 512, 1024, 4096, 16384)
 ROUNDS = 7
@@ -306,7 +309,7 @@ def measure(taps: tuple[int, ...] = TAPS, rounds: int = ROUNDS) -> dict[str, Any
         )
     return {
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
             "python": platform.python_version(),
@@ -320,14 +323,6 @@ def measure(taps: tuple[int, ...] = TAPS, rounds: int = ROUNDS) -> dict[str, Any
     }
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
 def _line(row: dict[str, Any]) -> str:
     return "  ".join(f"{k} {v:,.3g}" if k != "taps" else f"{v:>6} taps" for k, v in row.items())
 
@@ -337,7 +332,12 @@ def table(result: dict[str, Any]) -> str:
     rows = result["single run"]
     names = [k for k in rows[0] if k != "taps"]
     machine = ", ".join(f"{k} {v}" for k, v in result["machine"].items())
-    out = ["# Speed of `adaptive`", "", f"Made by `naturalmodes bench adaptive`. {machine}.", ""]
+    out = [
+        "# Speed of `adaptive`",
+        "",
+        f"Made by `python -m benchmarks.adaptive_filters`. {machine}.",
+        "",
+    ]
     out += [
         "Contestants took turns; ratios are medians over "
         f"{result['rounds']} rounds of the ratio within a round. `X / lms`: how many times as long "
@@ -356,7 +356,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(out).rstrip() + "\n"
 
 
-def main(out: Path, taps: tuple[int, ...] = TAPS, rounds: int = ROUNDS) -> None:
+def run(out: Path, taps: tuple[int, ...] = TAPS, rounds: int = ROUNDS) -> None:
     """Measure, print, and store adaptive.json and adaptive.md in ``out``."""
     result = measure(taps, rounds)
     out.mkdir(parents=True, exist_ok=True)
@@ -366,4 +366,4 @@ def main(out: Path, taps: tuple[int, ...] = TAPS, rounds: int = ROUNDS) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/benchmarks"))
+    from_command_line(str(__doc__), run)

@@ -1,4 +1,4 @@
-"""Speed and memory of ``patch_autocorrelation`` beside unfolding, measured in turn in one run.
+"""Speed and memory of ``patch_autocorrelation`` compared with unfolding, measured in turn.
 
 Contestants alternate, on one thread, by processor time; the ratio is taken within each round and
 the median over rounds reported, so that a machine whose speed drifts slows both alike. The
@@ -6,8 +6,8 @@ baseline, ``unfold + matmul``, is ``torch.nn.functional.unfold`` and one matrix 
 curvlinops' input factor of KFAC (its ``extract_patches`` and the product that its hook makes) joins
 in where curvlinops is installed.
 
-    naturalmodes bench cnnbridge                    # CPU
-    naturalmodes bench cnnbridge --device cuda      # see bench_cuda
+    python -m benchmarks.patch_autocorrelation           # one thread of the CPU
+    python -m benchmarks.patch_autocorrelation_cuda      # the first CUDA device
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.common import from_command_line, processor
 from cnnbridge.statistics.autocorrelation import choose_method, patch_autocorrelation
+from studies.engine.summary import commit
 
 Contestant = Callable[[torch.Tensor, nn.Conv2d], torch.Tensor]
 
@@ -99,30 +101,9 @@ def curvlinops_factor() -> Contestant | None:
     return factor
 
 
-def run(
-    out: Path | str, *, device: str = "cpu", commit: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Measure, and write what came out, as .json and as .md, into a folder.
-
-    Parameters
-    ----------
-    out : folder, made if missing.
-    device : "cpu", on one thread; or "cuda", the first CUDA device at ImageNet shapes, see
-        ``benchmarks.patch_autocorrelation_cuda``.
-    commit : of the code, to be written down.
-
-    Raises
-    ------
-    ValueError : no such device.
-    RuntimeError : there is no CUDA device.
-    """
-    about = machine() | {"commit": commit}
-    if device == "cuda":
-        from benchmarks.patch_autocorrelation_cuda import run_cuda
-
-        return run_cuda(out, about=about)
-    if device != "cpu":
-        raise ValueError(f"device must be 'cpu' or 'cuda'; got {device!r}")
+def run(out: Path) -> dict[str, Any]:
+    """Measure on one thread of the CPU; write the results as .json and as .md into a folder."""
+    about = machine()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -131,24 +112,19 @@ def run(
         torch.set_num_threads(threads)
     about |= {"threads used": 1, "load average at the end": round(os.getloadavg()[0], 1)}
     found = {"machine": about, "rounds": ROUNDS, "cases": cases}
-    _write(found, Path(out), _table(found))
+    _write(found, out, _table(found))
     return found
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    model = platform.processor()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     return {
-        "cpu": model,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
+        "commit": commit(Path(__file__)),
     }
 
 
@@ -276,11 +252,15 @@ def _write(found: dict[str, Any], out: Path, table: str) -> None:
     (out / "patch_autocorrelation.json").write_text(json.dumps(found, indent=1) + "\n")
     about = "\n".join(f"- {key}: {value}" for key, value in found["machine"].items())
     head = (
-        "# patch_autocorrelation beside unfolding\n\n"
-        "Written by `naturalmodes bench cnnbridge`. Times are processor time of one thread, the "
-        "least over alternating rounds; ratios are medians over rounds of the ratio within a "
+        "# patch_autocorrelation compared with unfolding\n\n"
+        "Written by `python -m benchmarks.patch_autocorrelation`. Times are processor time of one "
+        "thread, the least over alternating rounds; ratios are medians over rounds of the ratio within a "
         "round, above 1 where this package is faster. R comes in float64, the others' in float32. "
         "Errors are relative to the largest entry of R. Extra memory is the rise of the peak in "
         "a process of its own, R included.\n\n"
     )
     (out / "patch_autocorrelation.md").write_text(f"{head}{about}\n\n{table}")
+
+
+if __name__ == "__main__":
+    from_command_line(str(__doc__), run)

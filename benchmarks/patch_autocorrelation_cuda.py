@@ -6,7 +6,7 @@ matrix product of the same precision, measured in the same run: the fraction of 
 one unfolded product, 2 L^2 operations a patch, done in the same time. Lag products do fewer, so
 theirs can exceed 1.
 
-    naturalmodes bench cnnbridge --device cuda
+    python -m benchmarks.patch_autocorrelation_cuda --out results/benchmarks
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from benchmarks.common import from_command_line
 from benchmarks.monitor_overhead import Overhead, measure_overhead
-from benchmarks.patch_autocorrelation import Contestant, unfold_matmul
+from benchmarks.patch_autocorrelation import Contestant, machine, unfold_matmul
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.statistics.autocorrelation import choose_method, patch_autocorrelation
 
-__all__ = ["IMAGENET", "run_cuda"]
+__all__ = ["IMAGENET", "run"]
 
 # name, channels in, kernel, stride, padding, size
 IMAGENET: tuple[tuple[str, int, int, int, int, int], ...] = (
@@ -53,21 +54,19 @@ CONTESTANTS: dict[str, Contestant] = {
 }
 
 
-def run_cuda(
-    out: Path | str,
+def run(
+    out: Path,
     *,
-    about: dict[str, Any],
     images: int = 256,
     monitor_steps: int = 4000,
 ) -> dict[str, Any]:
     """Measure the first CUDA device; write patch_autocorrelation_cuda.json and .md into out.
 
-    Both are written anew after each case, so that nothing measured is lost.
+    Both are rewritten after each case, so that nothing measured is lost.
 
     Parameters
     ----------
     out : folder, made if missing.
-    about : what is known of the machine; the device and its software are added.
     images : of a batch.
     monitor_steps : training steps of a CIFAR ResNet-18 beside which the monitor is measured.
 
@@ -76,9 +75,9 @@ def run_cuda(
     RuntimeError : there is no CUDA device.
     """
     if not torch.cuda.is_available():
-        raise RuntimeError("there is no CUDA device to measure; device='cpu' measures the CPU")
+        raise RuntimeError("there is no CUDA device to measure")
     found: dict[str, Any] = {
-        "machine": about | device_facts(),
+        "machine": machine() | device_facts(),
         "matmul_flops": {str(dtype): matmul_rate(dtype) for dtype in DTYPES},
         "calls": CALLS,
         "cases": [],
@@ -88,9 +87,9 @@ def run_cuda(
     for case, dtype in tqdm(cases, desc="bench", unit="case", disable=None):
         rate = found["matmul_flops"][str(dtype)]
         found["cases"].append(_case(case, dtype, images, rate))
-        _write(found, Path(out))
+        _write(found, out)
     found["monitor"] = measure_overhead(device="cuda", batch=128, steps=monitor_steps)._asdict()
-    _write(found, Path(out))
+    _write(found, out)
     return found
 
 
@@ -203,7 +202,7 @@ def _page(found: dict[str, Any]) -> str:
     lines = [
         "# patch_autocorrelation on a CUDA device",
         "",
-        "Written by `naturalmodes bench cnnbridge --device cuda`. Times are the device's, by "
+        "Written by `python -m benchmarks.patch_autocorrelation_cuda`. Times are the device's, by "
         f"events, the least of {found['calls']} calls after one that loads the kernels. A matrix "
         f"product of side 8192 reached {rates}: the fraction is that of one unfolded product, "
         "2 L² operations a patch, done in the same time at the input's precision, so lag products "
@@ -234,3 +233,7 @@ def _page(found: dict[str, Any]) -> str:
     if found["monitor"] is not None:
         lines += ["", "## The monitor in training", "", Overhead(**found["monitor"]).sentence()]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from_command_line(str(__doc__), run)

@@ -1,4 +1,4 @@
-"""The command line, ``naturalmodes``: list, run, reproduce, sweep, compare, bench.
+"""The command line, ``naturalmodes``: list, run, judge, reproduce, sweep, compare.
 
 What a command needs is imported when it runs, so that naming the studies takes no time and no
 package that the user has not installed.
@@ -7,7 +7,7 @@ package that the user has not installed.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import signal
 import sys
 import threading
@@ -24,12 +24,6 @@ from studies.engine.errors import UserError
 from studies.engine.summary import Summary, command_line, output_folder
 
 __all__ = ["app"]
-
-# Where each bench lives; imported only when asked for.
-BENCHES = {
-    "adaptive": "benchmarks.adaptive_filters:main",
-    "cnnbridge": "benchmarks.patch_autocorrelation:run",
-}
 
 app = typer.Typer(
     help="Predicts how adaptive filters and convolutional layers learn, and checks it on real "
@@ -254,7 +248,7 @@ def compare(
         "results", "compare.html"
     ),
 ) -> None:
-    """Lay two runs side by side: settings, checks and numbers that differ."""
+    """Compare two runs: settings, checks and numbers that differ."""
     with _one_sentence(out.parent):
         from studies.engine import comparison
 
@@ -263,36 +257,6 @@ def compare(
         output_folder(out.parent)
         comparison.write(found, out, run_a, run_b)
     typer.echo(f"Page: {out}")
-
-
-@app.command()
-def bench(
-    package: Annotated[str, typer.Argument(help="adaptive or cnnbridge.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.", show_default="results/bench-...")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda for cnnbridge.")] = "cpu",
-) -> None:
-    """Measure how fast a package is on this machine."""
-    if package not in BENCHES:
-        fail(f"There is no bench of {package!r}; there is: {', '.join(BENCHES)}.", 2)
-    module, function = BENCHES[package].split(":")
-    folder = Path("results", f"bench-{package}") if out is None else out
-    with _one_sentence(folder):
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"the bench of {package} is not part of this installation.")
-        measure = getattr(importlib.import_module(module), function)
-        from studies.engine import summary as results
-        from studies.reproduce import accepted
-
-        options = accepted(measure, {"device": device, "commit": results.commit()})
-        if device != "cpu" and "device" not in options:
-            raise UserError(f"the bench of {package} runs on the CPU: leave out --device.")
-        if "device" in options:
-            from studies.training.sgd import choose_device
-
-            options["device"] = choose_device(device).type
-        measure(output_folder(folder), **options)
 
 
 def _choices(
@@ -306,7 +270,7 @@ def _choices(
 
 @contextlib.contextmanager
 def _one_sentence(folder: Path) -> Iterator[None]:
-    """Turn what the user can mend into one sentence, and a polite kill into an interruption."""
+    """Print a ``UserError`` as one sentence; treat SIGTERM like Ctrl-C."""
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt

@@ -5,12 +5,13 @@ import torch
 
 from benchmarks import patch_autocorrelation as bench
 from benchmarks import patch_autocorrelation_cuda as bench_cuda
+from benchmarks.common import from_command_line
 from benchmarks.monitor_overhead import Overhead
 
 
 def test_the_bench_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "CASES", bench.CASES[-1:])
-    bench.run(tmp_path)
+    from_command_line("Speed.", bench.run, ["--out", str(tmp_path)])
     found = json.loads((tmp_path / "patch_autocorrelation.json").read_text())
     (case,) = found["cases"]
     assert case["name"] in capsys.readouterr().out
@@ -22,15 +23,10 @@ def test_the_bench_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     assert f"| {case['name']} | 1 | unfold |" in table
 
 
-def test_the_only_devices(tmp_path):
-    with pytest.raises(ValueError, match="device must be 'cpu' or 'cuda'; got 'tpu'"):
-        bench.run(tmp_path, device="tpu")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_device_there_is_nothing_to_measure(tmp_path):
     with pytest.raises(RuntimeError, match="there is no CUDA device to measure"):
-        bench.run(tmp_path, device="cuda")
+        bench_cuda.run(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -77,7 +73,7 @@ def test_the_page_of_a_device(tmp_path):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_device_is_measured(tmp_path):
-    found = bench_cuda.run_cuda(tmp_path, about={}, images=2, monitor_steps=2)
+    found = bench_cuda.run(tmp_path, images=2, monitor_steps=2)
     assert len(found["cases"]) == 2 * len(bench_cuda.IMAGENET)
     for case in found["cases"]:
         assert case["contestants"]["auto"]["error"] < 1e-4

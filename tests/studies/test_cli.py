@@ -1,9 +1,7 @@
 """The command line: what works leaves results, what cannot work is one sentence."""
 
-import importlib.machinery
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -11,9 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import studies.reproduce
-from studies import cli
 from studies.cli import app
-from studies.engine import summary as results
 from tests.studies import fake_study
 
 ROOT = Path(__file__).parents[2]
@@ -150,24 +146,3 @@ def test_options_that_a_study_does_not_have(tmp_path, monkeypatch):
     assert call("run", "fake-a", "--workers", "2", "--out", tmp_path).exit_code == 0
     result = call("run", "conv-modes", "--workers", "2", "--out", tmp_path)
     assert_refused(result, "in one process")
-
-
-def test_bench(tmp_path, monkeypatch):
-    seen = []
-    module = types.ModuleType("fake_bench")
-    module.main = seen.append
-    module.__spec__ = importlib.machinery.ModuleSpec("fake_bench", None)
-    monkeypatch.setitem(sys.modules, "fake_bench", module)
-    monkeypatch.setitem(cli.BENCHES, "adaptive", "fake_bench:main")
-    assert call("bench", "adaptive", "--out", tmp_path / "b").exit_code == 0
-    assert seen == [tmp_path / "b"]
-    assert_refused(call("bench", "adaptive", "--device", "cuda"), "runs on the CPU")
-    assert_refused(call("bench", "torch"), "adaptive, cnnbridge")
-    module.run = lambda out, *, device, commit: seen.append((out, device, commit))
-    monkeypatch.setitem(cli.BENCHES, "cnnbridge", "fake_bench:run")
-    words = ("bench", "cnnbridge", "--out", tmp_path / "b", "--device")
-    assert call(*words, "cpu").exit_code == 0
-    assert seen[1] == (tmp_path / "b", "cpu", results.commit())
-    assert_refused(call(*words, "tpu"), "auto, cpu or cuda")
-    monkeypatch.setitem(cli.BENCHES, "adaptive", "studies.no_such_bench:main")
-    assert_refused(call("bench", "adaptive"), "not part of this installation")
