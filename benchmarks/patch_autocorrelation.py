@@ -254,8 +254,9 @@ def _write(found: dict[str, Any], out: Path, table: str) -> None:
     head = (
         "# patch_autocorrelation compared with unfolding\n\n"
         "Written by `python -m benchmarks.patch_autocorrelation`. Times are processor time of one "
-        "thread, the least over alternating rounds; ratios are medians over rounds of the ratio within a "
-        "round, above 1 where this package is faster. R comes in float64, the others' in float32. "
+        "thread, the least over alternating rounds; ratios are medians over rounds of the ratio "
+        "within a round, above 1 where this package is faster. R comes in float64, the others' in "
+        "float32. "
         "Errors are relative to the largest entry of R. Extra memory is the rise of the peak in "
         "a process of its own, R included.\n\n"
     )

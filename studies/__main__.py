@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from studies.engine.errors import missing
+
 __all__ = ["main"]
 
 
@@ -14,11 +16,6 @@ def main() -> None:
     except ModuleNotFoundError as error:
         sys.exit(missing(error))
     app(prog_name="naturalmodes")
-
-
-def missing(error: ModuleNotFoundError) -> str:
-    """What to do about a package that is not installed."""
-    return f"naturalmodes needs {error.name} for this: pip install 'naturalmodes[studies]'"
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from studies import STUDIES, ported
-from studies.__main__ import missing
-from studies.engine.errors import UserError
+from studies.engine.errors import UserError, missing
 from studies.engine.summary import Summary, command_line, output_folder
 
 __all__ = ["app"]

@@ -1,6 +1,6 @@
-"""The one exception that is the user's to mend."""
+"""``UserError``: shown as one sentence, without a traceback; and what to install."""
 
-__all__ = ["UserError"]
+__all__ = ["UserError", "missing"]
 
 
 class UserError(Exception):
@@ -8,3 +8,8 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """What to do about a package that is not installed."""
+    return f"naturalmodes needs {error.name} for this: pip install 'naturalmodes[studies]'"
