@@ -1,11 +1,11 @@
-"""A network that takes NLMS steps where another has BatchNorm: what the claim says, as training.
+"""Replaces BatchNorm by explicit NLMS steps on effective weights, to test the claim by training.
 
 In effective weights g = w / s the step behind a normalization is power-normalised NLMS at the s of
-that batch. The twin is a network that does just this, at every step: its channels are centred, its
-weights are g, and the gradient of each is divided by s^2 of the channel it reads, s taken from
-the batch at hand. At the first batch it is the same function. What it leaves out is that BatchNorm
-rescales g whenever s changes, and the gradient through s to the layers before. The first of the two
-can be put back.
+that batch. The twin does exactly this at every step: its channels are centred, its weights are g,
+and each gradient is divided by s^2 of the channel that the layer reads, with s from the batch at
+hand. At the first batch it is the same function as the network with BatchNorm. It leaves out two
+things: BatchNorm rescales g whenever s changes, and the gradient through s reaches the layers
+before. The rescaling can be put back.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["effective_weights", "nlms_twin"]
 def nlms_twin(
     model: PlainVGG, images: torch.Tensor, *, rescale: bool = False
 ) -> tuple[PlainVGG, Callable[[], None]]:
-    """The twin of a network with BatchNorm, and what to call between backward and step.
+    """Make the twin of a network with BatchNorm, and what to call between backward and step.
 
     Parameters
     ----------
     model : variant "full", position "pre", in train mode; left as it is.
-    images : the batch at which the two are the same function: the first of the training.
-    rescale : at each batch, multiply g by s(n) / s(n+1), as BatchNorm does. The twin then
-        computes what BatchNorm does at every batch, and differs in its gradient alone.
+    images : the batch at which the two are the same function: the first one of training.
+    rescale : at each batch, multiply g by s(n) / s(n+1), as BatchNorm does. The twin then is
+        the same function as BatchNorm at every batch, and differs only in its gradient.
 
     Returns
     -------
-    (twin, adjust). ``adjust()`` divides the gradients by s^2 of the last batch that went forward.
+    (twin, adjust). ``adjust()`` divides the gradients by s^2 of the last forward pass.
 
     Raises
     ------
@@ -68,19 +68,19 @@ def nlms_twin(
 def effective_weights(
     model: PlainVGG, images: torch.Tensor
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """(g, s) of the layer behind each normalization: g = w / s, copied, with the s of the images.
+    """Effective weights and scale (g, s) behind each normalization: g = w / s, a copy.
 
-    Of a network whose variant only centres, a twin, it is the weights themselves; of a twin that
-    rescales, as the images find them.
+    In a twin, whose variant only centres, g is the weights themselves; if it rescales, they are
+    those that it uses on these images.
 
     Parameters
     ----------
     model : position "pre", in train mode.
-    images : one batch.
+    images : one batch, from which s is taken.
 
     Returns
     -------
-    g in the shape of the layer's weights, s of each input channel in a shape that goes with it.
+    g in the shape of the layer's weights, s of each input channel in a shape that broadcasts to it.
     """
     found = []
     for s, layer in zip(_deviations(model, images), _readers(model), strict=True):
@@ -92,7 +92,7 @@ def effective_weights(
 
 @torch.no_grad()
 def _deviations(model: PlainVGG, images: torch.Tensor) -> list[torch.Tensor]:
-    """The deviation of each channel that enters each normalization, on a batch."""
+    """Deviation of each channel that enters each normalization, on a batch."""
     seen = _watch(model)
     try:
         model(images)
@@ -103,7 +103,7 @@ def _deviations(model: PlainVGG, images: torch.Tensor) -> list[torch.Tensor]:
 
 
 class _watch:
-    """The deviation of each channel that entered each normalization, in the last forward pass."""
+    """Records the deviation of each channel that enters each normalization, at every forward."""
 
     def __init__(self, model: PlainVGG, *, rescale: bool = False) -> None:
         norms = [part for part in model.features if isinstance(part, SplitBatchNorm)]
@@ -118,7 +118,7 @@ class _watch:
             var = args[0].detach().var(dim=(0, 2, 3), correction=0)
             s = channel_divisor(var, eps=norm.eps)
             if self.readers is not None:
-                # before this pass reads them, so autograd sees one value of the weights only
+                # before this pass reads the weights, so that autograd sees only one value of them
                 reader = self.readers[index]
                 with torch.no_grad():
                     reader.weight *= _per_input(self.deviations[index] / s, reader)
@@ -128,13 +128,13 @@ class _watch:
 
 
 def _readers(model: PlainVGG) -> list[nn.Conv2d | nn.Linear]:
-    """The layer behind each normalization."""
+    """List the layer behind each normalization."""
     convs = [part for part in model.features if isinstance(part, nn.Conv2d)]
     return [*convs[1:], model.classify]
 
 
 def _per_input(s: torch.Tensor, layer: nn.Conv2d | nn.Linear) -> torch.Tensor:
-    """One value per channel in the shape in which it meets a layer's weights."""
+    """Shape one value per channel so that it broadcasts to a layer's weights."""
     if isinstance(layer, nn.Linear):
         return s.repeat_interleave(layer.in_features // len(s))[None, :]
     return s[None, :, None, None]

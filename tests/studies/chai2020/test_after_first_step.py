@@ -1,63 +1,46 @@
-"""The study end to end on a tiny preset; its readings on made-up results."""
+"""``after-first-step``: a tiny run, and the four readings on made-up results."""
 
-import dataclasses
-import json
 import math
 
 import numpy as np
 import pytest
 
-from studies.chai2020.after_first_step import judge as verdicts
-from studies.chai2020.after_first_step import measure as study
-from studies.chai2020.after_first_step import tables as writing
-from studies.chai2020.first_step import judge as first_step
-from studies.engine.errors import UserError
+from studies.chai2020 import first_step
+from studies.chai2020.after_first_step import ALGORITHMS, PRESETS, STUDY, Cell, Config, cells
+from studies.chai2020.after_first_step import judge as judging
+from studies.chai2020.after_first_step.outcomes import Outcomes, horizon
+from studies.chai2020.after_first_step.tables import cost_rows, rate_rows
+from studies.engine.runner import configure, run
+from studies.engine.summary import worst
+from studies.training.images import Images
 from tests.studies.engine.test_report import assert_self_contained
 
-TINY = study.Config(
+TINY = Config(
     "tiny",
-    images=64,
-    image_size=8,
     seeds=1,
-    widths=(3, 3, 4, 4, 4, 4),
-    low_steps=3,
-    step_images=6,
-    visits=(1, 2),
-    departure_rates=(1e-3, 1e-2),
-    departure_batches=(8, 32),
-    departure_steps=2,
-    loss_rates=(0.01,),
-    loss_steps=4,
-    rate_lowest=0.5,
-    rate_octaves=1,
-    rate_steps=3,
+    cell=Cell(
+        Images(limit=64, size=8),
+        widths=(3, 3, 4, 4, 4, 4),
+        low_steps=3,
+        step_images=6,
+        visits=(1, 2),
+        departure_rates=(1e-3, 1e-2),
+        departure_batches=(8, 32),
+        departure_steps=2,
+        loss_rates=(0.01,),
+        loss_steps=4,
+        rate_lowest=0.5,
+        rate_octaves=1,
+        rate_steps=3,
+    ),
 )
-LAPTOP = study.PRESETS["laptop"]
+LAPTOP = PRESETS["laptop"].cell
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("tiny")
-    return out, study.run(TINY, out, device="cpu", workers=1)
-
-
-def test_everything_is_there(finished):
-    out, summary = finished
+def test_one_seed_judges_no_median(tmp_path):
+    summary = run(STUDY, TINY, tmp_path, device="cpu", workers=1)
     assert summary.status == "complete", summary.problems
-    names = {path.name for path in out.iterdir()}
-    drawn = {f"{name}.{kind}" for name in writing.FIGURES for kind in ("png", "svg")}
-    assert drawn | {"summary.json", "report.html"} <= names
-    assert_self_contained((out / "report.html").read_text())
-    assert len(summary.results["steps"]) == 5 + 6
-    assert all(row["comparisons"] == "2" for row in summary.results["steps"])
-    assert [row["algorithm"] for row in summary.results["rates"]] == list(study.ALGORITHMS)
-
-
-def test_one_seed_judges_no_median(finished):
-    out, summary = finished
-    written = json.loads((out / "summary.json").read_text())
-    assert written["answer"]["rule"] == study.RULE
-    assert written["answer"]["verdict"] == "inconclusive"
+    assert summary.answer.verdict == "inconclusive"
     assert summary.results["readings"] == {
         "as a gradient step": "holds",
         "as a whole step": "inconclusive",
@@ -65,36 +48,42 @@ def test_one_seed_judges_no_median(finished):
         "as a bound on the rate": "inconclusive",
     }
     assert all(check.observed < 1e-11 for check in summary.checks[:2])
-    assert any("does not vanish" in sentence for sentence in written["answer"]["against"])
+    assert any("does not vanish" in sentence for sentence in summary.answer.against)
+    for name in ("after", "departure", "losses"):
+        assert (tmp_path / f"{name}.png").exists()
+    assert_self_contained((tmp_path / "report.html").read_text())
+    steps = summary.results["gradient-steps-later-on"]
+    assert len(steps) == 5 + 6
+    assert all(row["comparisons"] == "2" for row in steps)
+    assert [row["algorithm"] for row in summary.results["where-it-breaks"]] == list(ALGORITHMS)
 
 
 def test_networks_and_images_are_not_those_of_the_first_step():
     for seed in range(3):
-        ours = set(study.configure("full", seed=seed).network_seeds)
-        theirs = {
-            cell.seed for cell in first_step.grid(first_step.configure("full", seed=seed), "")
-        }
-        assert len(ours) == study.PRESETS["full"].seeds
-        assert not ours & (theirs | set(range(1000, 1003)))
+        ours = cells(configure(STUDY, "full", seed=seed), "cpu")
+        theirs = first_step.cells(configure(first_step.STUDY, "full", seed=seed), "cpu")
+        networks = {cell.seed for cell in ours}
+        assert len(networks) == PRESETS["full"].seeds
+        assert not networks & ({cell.seed for cell in theirs} | set(range(1000, 1003)))
+        assert {cell.images.seed for cell in ours} == {70_000 + seed}
 
 
-def test_full_presets_have_what_the_rule_asks_for():
-    for config in study.PRESETS.values():
-        assert config.low_rate in config.departure_rates
-        assert config.batch_size in config.departure_batches
-    assert LAPTOP.seeds >= 5
+def test_presets_have_what_the_rule_asks_for():
+    for config in PRESETS.values():
+        assert config.cell.low_rate in config.cell.departure_rates
+        assert config.cell.batch_size in config.cell.departure_batches
+    assert PRESETS["laptop"].seeds >= 5
     assert LAPTOP.low_steps == 50
 
 
 def made_up(
     gradient=1e-14, whole=0.1, loss=1.0, distance=0.1, twin=10, rescaled=10, seeds=5, norm=10
 ):
-    """Results in which all readings hold but for what is said."""
-    config = LAPTOP
-    rates, batches = len(config.departure_rates), len(config.departure_batches)
+    """Make up results in which all readings hold, except for the arguments."""
+    rates, batches = len(LAPTOP.departure_rates), len(LAPTOP.departure_batches)
     grid = np.full((rates, batches), whole).tolist()
-    scale = [[r * b**-0.5 for b in config.departure_batches] for r in config.departure_rates]
-    found = verdicts.Found()
+    scale = [[r * b**-0.5 for b in LAPTOP.departure_batches] for r in LAPTOP.departure_rates]
+    found = Outcomes()
     found.steps = [
         {
             "position": p,
@@ -122,7 +111,7 @@ def made_up(
             ("NLMS steps", twin),
             ("NLMS steps, rescaled", rescaled),
         ):
-            runs = {f"{lr:g}": [1.0] * config.loss_steps for lr in config.loss_rates}
+            runs = {f"{lr:g}": [1.0] * LAPTOP.loss_steps for lr in LAPTOP.loss_rates}
             states = dict.fromkeys(runs, "stable")
             found.training.setdefault(a, {})[s] = {
                 "loss": runs,
@@ -157,42 +146,41 @@ def made_up(
 def test_each_reading_can_come_out_either_way(change, verdict_by_reading):
     found = made_up(**change)
     seen = [
-        verdicts.results.worst(check.verdict for check in checks(found, LAPTOP))
-        for _, checks in verdicts.READINGS
+        worst(check.verdict for check in checks(found, LAPTOP))
+        for checks in judging.READINGS.values()
     ]
     assert seen == verdict_by_reading
 
 
 def test_exponents_of_the_departure_are_judged():
-    checks = verdicts.beside_checks(made_up(), LAPTOP)
+    checks = judging.further_checks(made_up(), LAPTOP)
     assert [check.verdict for check in checks] == ["holds"] * 5
     off = made_up()
     for by_seed in off.departures.values():
         for result in by_seed.values():
             result["scale"] = np.ones((3, 3)).tolist()
             result["same_batch_scale"] = np.ones((3, 3)).tolist()
-    checks = verdicts.beside_checks(off, LAPTOP)
+    checks = judging.further_checks(off, LAPTOP)
     assert [check.verdict for check in checks] == ["holds"] + ["fails"] * 4
 
 
 def test_exponents():
-    assert verdicts.slope([1, 10, 100], np.array([3.0, 30.0, 300.0])) == pytest.approx(1)
-    assert verdicts.slope([1, 10, 100], np.array([3.0, np.nan, 0.3])) == pytest.approx(-0.5)
-    assert np.isnan(verdicts.slope([1, 10], np.array([np.nan, 1.0])))
+    assert judging.slope([1, 10, 100], np.array([3.0, 30.0, 300.0])) == pytest.approx(1)
+    assert judging.slope([1, 10, 100], np.array([3.0, np.nan, 0.3])) == pytest.approx(-0.5)
+    assert np.isnan(judging.slope([1, 10], np.array([np.nan, 1.0])))
 
 
 def test_horizon_is_where_the_losses_part():
     ours = [2.0] * 30
     # averaged over 10 updates, two of 2.9 are 9 % of 2, and three are more than 10 %
-    assert verdicts.horizon([2.0] * 10 + [2.9] * 20, ours) == 12
-    assert verdicts.horizon(ours, ours) == math.inf
-    assert verdicts.horizon([2.0] * 12, ours) == 12
-    assert verdicts.horizon(ours, [2.0] * 12) == math.inf
+    assert horizon([2.0] * 10 + [2.9] * 20, ours) == 12
+    assert horizon(ours, ours) == math.inf
+    assert horizon([2.0] * 12, ours) == 12
+    assert horizon(ours, [2.0] * 12) == math.inf
 
 
 def conclusion(*verdict, rescaled="fails"):
-    names = [name for name, _ in verdicts.READINGS]
-    return verdicts.conclusion(dict(zip(names, verdict, strict=True)), rescaled)
+    return judging.conclusion(dict(zip(judging.READINGS, verdict, strict=True)), rescaled)
 
 
 def test_conclusions():
@@ -216,15 +204,8 @@ def test_tables_of_runs_that_break():
         result["loss"]["0.1"] = [5.0] * 7
         result["state"]["0.1"] = "diverged"
         result["rate_index"] = -1
-    cost = {row[0]: row for row in writing.cost_rows(found, LAPTOP)}
+    cost = {row[0]: row for row in cost_rows(found, LAPTOP)}
     assert cost["0.01"][1:] == ["all 100", "all 100", "1", "1", "1"]
     assert cost["0.1"][1:] == ["0", "all 100", "1", "breaks", "1"]
-    rates = {row[0]: row[1] for row in writing.rate_rows(found, LAPTOP)}
+    rates = {row[0]: row[1] for row in rate_rows(found, LAPTOP)}
     assert rates["NLMS steps"] == "under 0.0125"
-
-
-def test_what_is_refused(tmp_path):
-    with pytest.raises(UserError, match="unknown preset"):
-        study.configure("huge")
-    with pytest.raises(UserError, match="no folder"):
-        study.run(dataclasses.replace(TINY, data=f"folder:{tmp_path / 'absent'}"), tmp_path / "out")
