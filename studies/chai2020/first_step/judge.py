@@ -36,16 +36,15 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
     checks = equality(rows, "difference of the first steps")
     numbers = [(check.name, number(check.observed, 2)) for check in checks]
     tables = [Table("What was asked, and how", text=EXPLANATION)]
-    drawn = [figures.steps(rows)] if rows else []
     if rows:
-        tables.append(Table("The first step", STEP_COLUMNS, step_rows(rows), DETAILS, drawn))
+        tables.append(Table("The first step", STEP_COLUMNS, step_rows(rows), DETAILS))
     return Findings(
         verdict=worst(check.verdict for check in checks),
         checks=checks,
         reason="; ".join(f"{name} {value}" for name, value in numbers) + ".",
         numbers=numbers,
         tables=tables,
-        answer=drawn[0] if drawn else None,
+        answer=figures.steps(rows) if rows else None,
         against=evidence_against(rows),
     )
 

@@ -64,8 +64,7 @@ def tables(groups: Sequence[Group]) -> list[Table]:
     trained = [group for group in groups if group.trained]
     found = [Table("What was asked, and how", text=EXPLANATION)]
     if trained:
-        drawn = [figures.errors(trained), figures.horizons(trained)]
-        found.append(Table("How far the predictions carry", figures=drawn))
+        found.append(Table("How far the predictions carry", figures=[figures.horizons(trained)]))
     found += [_levels(group) for group in groups]
     for group in trained:
         found += [_while_others_learn(group), _errors_by_mode(group)]
