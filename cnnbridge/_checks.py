@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias, get_args
 
 import torch
 from torch import nn
 
-from adaptive.checks import count, fraction, nonnegative, positive, seed
+from adaptive.checks import count, flag, fraction, nonnegative, positive, seed, shown
 
-__all__ = ["bias_flag", "count", "fraction", "nonnegative", "positive", "seed"]
-__all__ += ["Layer", "batch", "finite", "layer", "out_channels", "scalar_loss", "target_like"]
+__all__ = ["bias_flag", "count", "flag", "fraction", "nonnegative", "positive", "seed"]
+__all__ += ["Layer", "batch", "finite", "layer", "out_channels", "precision"]
+__all__ += ["scalar_loss", "target_like"]
 
 
 Layer: TypeAlias = (
@@ -23,32 +25,63 @@ Layer: TypeAlias = (
     | nn.Linear
 )
 PLAIN = frozenset(get_args(Layer))
+# the methods that say what a layer computes
+METHODS = frozenset({"forward", "_conv_forward"})
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def layer(name: str, value: Any) -> Layer:
     """A layer of torch.nn whose geometry is known and that computes what its class computes."""
-    if type(value) in PLAIN:
+    if type(value) in PLAIN and METHODS.isdisjoint(vars(value)):
         # neither lazy nor parametrized: those are classes of their own
         return value  # type: ignore[no-any-return]
     base = next((kind for kind in get_args(Layer) if isinstance(value, kind)), None)
     if base is None:
         raise TypeError(
             f"{name} must be a torch.nn.Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, "
-            f"ConvTranspose3d or Linear; got {type(value).__name__}"
+            f"ConvTranspose3d or Linear; got {_class_name(value)}"
         )
     if any(nn.parameter.is_lazy(p) for p in value.parameters(recurse=False)):
         raise ValueError(
             f"{name} must know its shape; got a lazy layer that has seen no input yet: run it once"
         )
-    # a parametrized layer is a subclass too, but forward stays torch's
-    for method in ("forward", "_conv_forward"):
-        if getattr(type(value), method, None) is not getattr(base, method, None):
-            raise TypeError(
-                f"{name} must compute what torch.nn.{base.__name__} computes; got "
-                f"{type(value).__name__}, which has a {method} of its own: pass a plain layer of "
-                f"the same geometry and the input that its kernel really meets"
-            )
+    changed = own_method(value, base, METHODS)
+    if changed is not None:
+        raise TypeError(
+            f"{name} must compute what torch.nn.{base.__name__} computes; got "
+            f"{_class_name(value)}, which has a {changed} of its own: pass a plain layer of the "
+            f"same geometry and the input that its kernel really meets"
+        )
     return value  # type: ignore[no-any-return]
+
+
+def own_method(value: nn.Module, base: type, methods: Iterable[str]) -> str | None:
+    """The first of these methods that a module does not share with its base class, if any.
+
+    A parametrized layer is a subclass too, but shares them.
+    """
+    for method in sorted(methods):
+        inherited = getattr(type(value), method, None) is getattr(base, method, None)
+        # a wrapper may put its method on the instance
+        if not inherited or method in vars(value):
+            return method
+    return None
+
+
+def _class_name(value: Any) -> str:
+    """The class of a value; with its module where torch.nn has a class of the same name."""
+    kind = type(value)
+    ambiguous = kind not in PLAIN and kind.__name__ in {plain.__name__ for plain in PLAIN}
+    return f"{kind.__module__}.{kind.__name__}" if ambiguous else kind.__name__
+
+
+def precision(name: str, value: Any) -> torch.dtype:
+    """A floating-point dtype that torch can multiply in."""
+    if value not in PRECISIONS or not isinstance(value, torch.dtype):
+        raise TypeError(
+            f"{name} must be torch.float64, float32, float16, bfloat16 or None; got {shown(value)}"
+        )
+    return value
 
 
 LAYOUTS = {
@@ -66,11 +99,7 @@ def batch(name: str, x: Any, axes: int | None, *, look: bool = True) -> torch.Te
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise TypeError(
-            f"{name} must be a real floating-point tensor; got {x.dtype}: "
-            f"convert it first, for example with .float()"
-        )
+    dense(name, x)
     if x.ndim < 2 if axes is None else x.ndim != axes + 2:
         raise ValueError(f"{name} must be {LAYOUTS[axes]}; got shape {tuple(x.shape)}")
     if x.numel() == 0:
@@ -78,6 +107,25 @@ def batch(name: str, x: Any, axes: int | None, *, look: bool = True) -> torch.Te
     if look:
         finite(name, x)
     return x
+
+
+def dense(name: str, x: torch.Tensor) -> None:
+    """Refuse tensors without real numbers, or in a form that torch cannot slice and multiply."""
+    if x.is_nested:
+        raise TypeError(
+            f"{name} must be one dense tensor; got a nested one: pad it, or pass its parts"
+        )
+    if x.layout is not torch.strided:
+        raise TypeError(
+            f"{name} must be a dense tensor; got layout {x.layout}: convert it with .to_dense()"
+        )
+    if not x.is_floating_point() or x.dtype not in PRECISIONS:
+        raise TypeError(
+            f"{name} must be a real floating-point tensor of 16 to 64 bits; got {x.dtype}: "
+            f"convert it first, for example with .float()"
+        )
+    if x.is_meta:
+        raise TypeError(f"{name} must hold values; got a meta tensor, which has a shape only")
 
 
 def finite(name: str, x: torch.Tensor) -> None:
@@ -106,7 +154,7 @@ def bias_flag(conv: Layer, bias: bool | None, *, trained: bool = False) -> bool:
     if bias is None:
         return conv.bias is not None
     if not isinstance(bias, bool):
-        raise TypeError(f"bias must be True, False or None; got {bias!r}")
+        raise TypeError(f"bias must be True, False or None; got {shown(bias)}")
     if trained and bias and conv.bias is None:
         raise ValueError("bias must be False or None for a layer without a bias; got True")
     return bias

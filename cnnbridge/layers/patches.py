@@ -18,7 +18,7 @@ def taps_per_output(conv: Layer, *, bias: bool = False) -> int:
 
     Raises
     ------
-    TypeError, ValueError : as ``Geometry.of``.
+    TypeError, ValueError : as ``Geometry.of``; bias is not a flag.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def taps_per_output(conv: Layer, *, bias: bool = False) -> int:
     >>> taps_per_output(torch.nn.Linear(5, 2))
     5
     """
-    return Geometry.of(conv).taps + int(bias)
+    return Geometry.of(conv).taps + _checks.flag("bias", bias)
 
 
 def group_weights(conv: Layer, *, bias: bool = False) -> torch.Tensor:
@@ -48,7 +48,7 @@ def group_weights(conv: Layer, *, bias: bool = False) -> torch.Tensor:
     """
     geometry = Geometry.of(conv)
     weight: torch.Tensor = conv.weight
-    if not bias:
+    if not _checks.flag("bias", bias):
         return geometry.by_group(weight)
     last = conv.bias if conv.bias is not None else weight.new_zeros(geometry.out_channels)
     return geometry.by_group(weight, last)
@@ -90,6 +90,7 @@ def unfold_patches(x: torch.Tensor, conv: Layer, *, bias: bool = False) -> torch
     [0.0, 1.0, 3.0, 4.0]
     """
     geometry = Geometry.of(conv)
+    bias = _checks.flag("bias", bias)
     x = geometry.channels_first(check_input("x", x, geometry))
     patches = windows(x, geometry).reshape(x.shape[0], geometry.groups, geometry.taps, -1)
     if not bias:

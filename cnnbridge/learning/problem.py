@@ -101,6 +101,7 @@ def layer_problems(
     moments = Moments.zeros(geometry, bias=with_bias, device=x.device)
     # products in float64 here: rounded ones make a null mode look like a small one with a target
     moments.add(x, desired, dtype=torch.float64)
+    moments.check("x", x)
     R = moments.mean().cpu().numpy()
     P, d_power = ((sums / moments.count).cpu().numpy() for sums in (moments.P, moments.d_power))
     return tuple(

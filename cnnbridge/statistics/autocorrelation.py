@@ -24,10 +24,10 @@ METHODS = get_args(Method)
 # A chunk that stays in a core's cache, or nearly, is multiplied fastest. On an accelerator a chunk
 # has to fill the device instead.
 CHUNK_BYTES = {"cpu": 8 * 2**20, "other": 256 * 2**20}
-# so little is not worth saving
+# inputs below this size are unfolded whole
 SMALL_BYTES = 2 * 2**20
-# pairs of taps are planned one by one
-MOST_TAPS = 400
+# planning is quadratic in the taps of a channel; above this many, unfold
+MAX_LAG_TAPS = 400
 
 
 def patch_autocorrelation(
@@ -87,20 +87,21 @@ def patch_autocorrelation(
     geometry = Geometry.of(conv)
     if method not in METHODS:
         raise ValueError(f"method must be 'auto', 'lags' or 'unfold'; got {method!r}")
+    bias = _checks.flag("bias", bias)
     if chunk_size is not None:
         chunk_size = _checks.count("chunk_size", chunk_size)
+    if dtype is not None:
+        dtype = _checks.precision("dtype", dtype)
     moments: Moments | None = None
     for name, batch in batches(x):
         batch = check_input(name, batch, geometry, finite=False)
         if moments is None:
             moments = Moments.zeros(geometry, bias=bias, device=batch.device)
         moments.add(batch, chunk_size=chunk_size, dtype=dtype, method=method)
-        # what is not finite shows in the sums; only then is x itself gone through
-        if not moments.finite():
-            _checks.finite(name, batch)
+        moments.check(name, batch)
     shared = all_reduce and dist.is_available() and dist.is_initialized()
     if moments is None and shared:
-        # this process has nothing to add, but the others wait for it
+        # a process without data must still join the reduction
         moments = Moments.zeros(geometry, bias=bias, device=torch.device("cpu"))
     if moments is not None and shared:
         moments.all_reduce()
@@ -181,7 +182,18 @@ class Moments:
             self._R = torch.zeros((groups, L, L), dtype=torch.float64, device=self.device)
         return self._R
 
-    def finite(self) -> bool:
+    def check(self, name: str, x: torch.Tensor) -> None:
+        """Refuse a batch that was just added if it, or its products, are not finite."""
+        # what is not finite shows in the sums; only then is x itself gone through
+        if not self._finite():
+            _checks.finite(name, x)
+            raise ValueError(
+                f"{name} must have products that its precision can hold; got {x.dtype} values up "
+                f"to {float(x.abs().max()):.3g}, whose squares overflow: scale it, or pass a wider "
+                f"dtype"
+            )
+
+    def _finite(self) -> bool:
         """Whether powers are finite: then so is every value that a tap has met."""
         powers = [] if self._lags is None else [self._lags.products[0]]
         powers += [] if self._R is None else [self._R]
@@ -328,7 +340,9 @@ def _lag_chunk(
 ) -> int:
     if chunk_size is not None:
         return chunk_size
-    return max(1, _budget(plan.geometry, shape, value, device) // (plan.values() * value))
+    # no pixel at all is stored where every tap meets padding only
+    values = max(1, plan.values())
+    return max(1, _budget(plan.geometry, shape, value, device) // (values * value))
 
 
 @lru_cache(maxsize=256)
@@ -341,7 +355,7 @@ def _chosen(
     target: bool = False,
 ) -> str:
     """The cheaper method for input (N, C, *size)."""
-    if math.prod(geometry.kernel) > MOST_TAPS:
+    if math.prod(geometry.kernel) > MAX_LAG_TAPS:
         return "unfold"
     images, size = shape[0], shape[2:]
     # what has to be done is the same anywhere

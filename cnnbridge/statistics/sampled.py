@@ -40,7 +40,7 @@ class SampledAutocorrelation:
     seed: int
     assumption: str = (
         "images drawn at random without replacement from each batch; positions within an image "
-        "may be correlated in any way; nothing is said of images that x itself does not hold"
+        "may be correlated in any way; it says nothing about images that x itself does not hold"
     )
 
 
@@ -58,9 +58,9 @@ def sampled_autocorrelation(
 ) -> SampledAutocorrelation:
     """R of a layer's input from a random part of its images, with its standard error.
 
-    Whole images are drawn, since neighbouring patches say nearly the same. Of each batch (of 16
-    random parts, if x is a tensor) a random half of the draw is set against the other: their
-    squared difference, entry by entry, is what the standard error is made of.
+    Whole images are drawn, since neighbouring patches are nearly alike. The draw of each batch (of
+    each of 16 random parts, if x is a tensor) is split into random halves, and the standard error
+    comes from the squared difference of the halves, entry by entry.
 
     Parameters
     ----------
@@ -93,6 +93,9 @@ def sampled_autocorrelation(
     if part > 1:
         raise ValueError(f"fraction must be at most 1; got {fraction}")
     start = _checks.seed("seed", seed)
+    bias = _checks.flag("bias", bias)
+    if dtype is not None:
+        dtype = _checks.precision("dtype", dtype)
     shared = all_reduce and dist.is_available() and dist.is_initialized()
     rank = dist.get_rank() if shared else 0
     generator = torch.Generator().manual_seed(start + 1_000_003 * rank)
@@ -116,7 +119,9 @@ def sampled_autocorrelation(
                 if not len(half):
                     continue
                 moments = Moments.zeros(geometry, bias=bias, device=batch.device)
-                moments.add(batch[half.to(batch.device)], method=method, dtype=dtype)
+                images = batch[half.to(batch.device)]
+                moments.add(images, method=method, dtype=dtype)
+                moments.check(name, images)
                 halves.append((len(half) / len(piece), moments.mean()))
             if sums is None:
                 sums = torch.zeros((2, *shape), dtype=torch.float64, device=batch.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
+from cnnbridge.layers.isolation import autograd, differentiable
 from cnnbridge.layers.patches import check_input
 from cnnbridge.statistics.autocorrelation import batches
 
@@ -68,13 +69,13 @@ class PatchOperator:
         group: int = 0,
     ) -> None:
         self.geometry = Geometry.of(conv)
-        self.bias = bias
+        self.bias = _checks.flag("bias", bias)
         self.group = _checks.count("group", group, least=0)
         if self.group >= self.geometry.groups:
             raise ValueError(
                 f"group must be less than the layer's {self.geometry.groups} groups; got {group}"
             )
-        if not isinstance(x, torch.Tensor) and iter(x) is x:
+        if isinstance(x, Iterator):
             raise TypeError(
                 f"x must be a tensor or an iterable that can be gone through repeatedly; got the "
                 f"iterator {type(x).__name__}"
@@ -102,16 +103,21 @@ class PatchOperator:
         conv: Callable[..., torch.Tensor] = (F.conv1d, F.conv2d, F.conv3d)[len(geometry.kernel) - 1]
         total = torch.zeros_like(other, dtype=torch.float64)
         for _, batch in batches(self.x):
-            x = geometry.channels_first(batch.detach())
-            x = x if x.dtype == torch.float64 else x.float()
-            x = geometry.padded(x[:, self.group * c : (self.group + 1) * c])
-            v = other.to(x).requires_grad_()
-            with torch.enable_grad():
+            with autograd():
+                x = geometry.channels_first(differentiable(batch).detach())
+                x = x if x.dtype == torch.float64 else x.float()
+                x = geometry.padded(x[:, self.group * c : (self.group + 1) * c])
+                v = other.to(x, copy=True).requires_grad_()
                 kernel = v[: geometry.taps].T.reshape(-1, c, *geometry.kernel)
                 constant = v[-1] if self.bias else None
                 y = conv(x, kernel, constant, stride=geometry.stride, dilation=geometry.dilation)
                 (gradient,) = torch.autograd.grad((y**2).sum() / 2, v)
             total += gradient
+        if not torch.isfinite(total).all() and torch.isfinite(other).all():
+            raise ValueError(
+                "x must have products that its precision can hold; their sum overflows: scale it, "
+                "or pass float64"
+            )
         return total / self.count
 
 
@@ -137,14 +143,15 @@ class Spectrum:
     device: str
 
 
-def full_spectrum(R: torch.Tensor, *, products: torch.dtype = torch.float64) -> Spectrum:
+def full_spectrum(R: torch.Tensor, *, products: torch.dtype | None = None) -> Spectrum:
     """Every eigenvalue and eigenvector of R, or of a stack of R, in float64.
 
     Parameters
     ----------
     R : (..., L, L) symmetric positive semidefinite, as ``patch_autocorrelation`` returns it.
-    products : precision in which R's products were made, float32 for float32 input: it says below
-        what an eigenvalue means nothing.
+    products : precision in which R's products were made, float32 for float32 input: it decides
+        below which value an eigenvalue is rounding. By default float64, or float32 if the most
+        negative eigenvalue shows that float64 was not used.
 
     Returns
     -------
@@ -152,7 +159,7 @@ def full_spectrum(R: torch.Tensor, *, products: torch.dtype = torch.float64) -> 
 
     Raises
     ------
-    TypeError : R is not a real floating-point tensor.
+    TypeError : R is not a real floating-point tensor; products is no floating-point dtype.
     ValueError : R is not square, finite and symmetric, or has an eigenvalue more negative than
         rounding explains, which no autocorrelation has.
 
@@ -170,12 +177,16 @@ def full_spectrum(R: torch.Tensor, *, products: torch.dtype = torch.float64) -> 
     matrix = _square(R).to(torch.float64)
     values, vectors = _eigh(matrix)
     L, top = matrix.shape[-1], values[..., -1].clamp(min=0)
-    rounding = 8 * math.sqrt(L) * torch.finfo(products).eps * top
     lowest = values[..., 0].clamp(max=0)
-    if (lowest < -rounding).any():
+    tried = (torch.float64, torch.float32)
+    for dtype in tried if products is None else (_checks.precision("products", products),):
+        rounding = 8 * math.sqrt(L) * torch.finfo(dtype).eps * top
+        if not (lowest < -rounding).any():
+            break
+    else:
         raise ValueError(
             f"R must be positive semidefinite up to rounding, {float(rounding.max()):.3g}; got an "
-            f"eigenvalue of {float(lowest.min()):.3g} (for R from float32 input, pass "
+            f"eigenvalue of {float(lowest.min()):.3g} (say in which precision R was made, as in "
             f"products=torch.float32)"
         )
     return Spectrum(
@@ -382,7 +393,7 @@ class _Lanczos:
         beta = r.norm(dim=0)
         self.alphas.append(alpha)
         scale = torch.stack([*self.alphas, *self.betas]).abs().amax(0)
-        # an invariant subspace: what remains is rounding, and stays out
+        # the subspace is invariant: the remainder is rounding noise
         ended = beta <= 1e-13 * scale * len(r) ** 0.5
         beta = torch.where(ended, torch.zeros_like(beta), beta)
         r = torch.where(ended, torch.zeros_like(r), r / torch.where(ended, 1.0, beta))
@@ -417,10 +428,9 @@ def _one_matrix(R: Any) -> None:
 
 
 def _square(R: Any) -> torch.Tensor:
-    if not isinstance(R, torch.Tensor) or not R.is_floating_point():
-        raise TypeError(
-            f"R must be a real floating-point tensor; got {getattr(R, 'dtype', type(R).__name__)}"
-        )
+    if not isinstance(R, torch.Tensor):
+        raise TypeError(f"R must be a torch.Tensor; got {type(R).__name__}")
+    _checks.dense("R", R)
     if R.ndim < 2 or R.shape[-1] != R.shape[-2] or not R.numel():
         raise ValueError(f"R must be square, (..., L, L); got shape {tuple(R.shape)}")
     _checks.finite("R", R)

@@ -47,9 +47,28 @@ def test_low_rank_and_its_negative_eigenvalues_are_reported(dtype):
 def test_float32_input_needs_its_own_rounding():
     u = images(200, 6).float()
     R = (u @ u.T).double()
-    with pytest.raises(ValueError, match=r"positive semidefinite .* pass products=torch\.float32"):
-        full_spectrum(R)
-    assert int(full_spectrum(R, products=torch.float32).rank) == 6
+    with pytest.raises(ValueError, match=r"positive semidefinite .* as in products=torch\.float32"):
+        full_spectrum(R, products=torch.float64)
+    # a negative eigenvalue shows by itself that float64 was not used
+    for spectrum in (full_spectrum(R), full_spectrum(R, products=torch.float32)):
+        assert int(spectrum.rank) == 6
+    with pytest.raises(ValueError, match="R must be positive semidefinite up to rounding"):
+        full_spectrum(R - 1e-3 * R.diagonal().max() * torch.eye(len(R)))
+
+
+def test_plain_images_in_float32():
+    """Smooth images make the smallest eigenvalues vanish; the two-line use must still work."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(64, 3, 1, 1, generator=generator)
+    x = x + 0.02 * torch.rand(64, 3, 6, 6, generator=generator)
+    x = torch.nn.functional.interpolate(x, scale_factor=8, mode="bicubic").clamp(0, 1)
+    R = patch_autocorrelation(x, torch.nn.Conv2d(3, 8, 7, padding=1))
+    with pytest.raises(ValueError, match="R must be positive semidefinite up to rounding"):
+        full_spectrum(R, products=torch.float64)
+    spectrum, told = full_spectrum(R), full_spectrum(R, products=torch.float32)
+    assert -float(spectrum.rounding) <= float(spectrum.most_negative) < 0
+    assert spectrum.rank == told.rank
+    assert torch.equal(spectrum.eigenvalues, told.eigenvalues)
 
 
 def test_groups_are_a_stack():
@@ -173,7 +192,7 @@ def test_extremes_from_the_data():
 R3 = matrix([1.0, 2.0, 3.0])
 CONV = nn.Conv2d(2, 2, 3)
 BAD = [
-    (lambda: full_spectrum(R3.numpy()), TypeError, "R must be a real floating-point tensor"),
+    (lambda: full_spectrum(R3.numpy()), TypeError, "R must be a torch.Tensor"),
     (lambda: full_spectrum(R3[:2]), ValueError, r"R must be square, .* got shape \(2, 3\)"),
     (lambda: full_spectrum(R3 / 0), ValueError, "R must be finite"),
     (lambda: full_spectrum(R3.triu()), ValueError, "R must be symmetric"),
