@@ -40,56 +40,58 @@ PART_COLOURS = {
 
 def errors(groups: Sequence[Group]) -> Figure:
     """Error of every prediction against the step, for each convolution and the whole network."""
-    return _panels(
+    return Figure(
         "errors",
-        groups,
-        plot_layer,
-        plot_network,
-        ylabel="error, % of distance moved",
-        finish=_same_heights,
-        caption="Error of the predicted weights over the distance moved, from a trained "
-        "checkpoint: median over seeds, with the range over seeds as a band. The first three "
-        "columns: one convolution, the rest frozen, three readings of its curvature. The last: "
-        "all layers, linearised once (level 3) and every few steps (level 4). Dotted: 10 % and "
-        "50 %.",
-        alt="Two rows of panels, without and with BatchNorm; error against step on log axes, a "
-        "panel per convolution and one for the whole network.",
+        "Error of the predicted weights over the distance moved, from a trained checkpoint: median "
+        "over seeds, with the range over seeds as a band. The first three columns: one "
+        "convolution, the rest frozen, three readings of its curvature. The last: all layers, "
+        "linearised once (level 3) and every few steps (level 4). Dotted: 10 % and 50 %.",
+        "Two rows of panels, without and with BatchNorm; error against step on log axes, a panel "
+        "per convolution and one for the whole network.",
+        **_panels(groups, plot_layer, ("step", "error, % of distance moved"), plot_network),
     )
 
 
 def modes(groups: Sequence[Group]) -> Figure:
     """Half-time of every natural mode of R against its eigenvalue."""
-    return _panels(
+    return Figure(
         "modes",
-        groups,
-        plot_modes,
-        xlabel="eigenvalue / largest",
-        ylabel="step of half the way",
-        caption="The step at which each natural mode of R reaches half of its final value, while "
-        "all layers learn, against its eigenvalue relative to the largest; points of all seeds. "
-        "The line is what the plain reading predicts: larger eigenvalues earlier.",
-        alt="Two rows of panels, without and with BatchNorm, one per convolution: half-time "
-        "against eigenvalue, observed points and the predicted line.",
+        "The step at which each natural mode of R reaches half of its final value, while all "
+        "layers learn, against its eigenvalue relative to the largest; points of all seeds. The "
+        "line is what the plain reading predicts: larger eigenvalues earlier.",
+        "Two rows of panels, without and with BatchNorm, one per convolution: half-time against "
+        "eigenvalue, observed points and the predicted line.",
+        **_panels(groups, plot_modes, ("eigenvalue / largest", "step of half the way")),
     )
 
 
 def audit(groups: Sequence[Group], reading: str) -> Figure:
     """Size of each part of level 2's error, for the exact or the plain reading."""
-    exact = reading == "gauss_newton"
-    return _panels(
-        "audit" if exact else "audit-plain",
-        groups,
-        partial(plot_audit_sizes, reading=reading),
-        ylabel="part of distance moved, %",
-        caption="Why the exact Gauss-Newton prediction of a layer fails while all layers learn: "
-        "size of each part of its error over the distance moved, medians over seeds. The parts "
-        "add up as vectors, so that their sizes can exceed the whole."
-        if exact
-        else "The same for the plain reading, R x scalar. Approximation is what it leaves out of "
-        "the layer's Gauss-Newton matrix.",
-        alt="Two rows of panels, without and with BatchNorm, one per convolution: size of each "
-        "part against step.",
+    plot = partial(plot_audit_sizes, reading=reading)
+    name, caption = AUDITS[reading]
+    return Figure(
+        name,
+        caption,
+        "Two rows of panels, without and with BatchNorm, one per convolution: size of each part "
+        "against step.",
+        **_panels(groups, plot, ("step", "part of distance moved, %")),
     )
+
+
+AUDITS = {
+    "gauss_newton": (
+        "audit",
+        "Why the exact Gauss-Newton prediction of a layer fails while all layers learn: size of "
+        "each part of its error over the distance moved, medians over seeds. The parts add up as "
+        "vectors, so that their sizes can exceed the whole.",
+    ),
+    "scalar": (
+        "audit-plain",
+        "The same for the plain reading, R x scalar. Approximation is what it leaves out of the "
+        "layer's Gauss-Newton matrix.",
+    ),
+}
+"""Name and caption of the figure, by reading."""
 
 
 def horizons(groups: Sequence[Group]) -> Figure:
@@ -120,40 +122,41 @@ def horizons(groups: Sequence[Group]) -> Figure:
 
 
 def _panels(
-    name: str,
     groups: Sequence[Group],
     plot: Callable[[Group, str, Axes], object],
+    labels: tuple[str, str],
     plot_last: Callable[[Group, Axes], object] | None = None,
-    *,
-    ylabel: str,
-    xlabel: str = "step",
-    finish: Callable[[Sequence[Axes]], object] | None = None,
-    caption: str,
-    alt: str,
-) -> Figure:
-    """A row for each group and a panel for each convolution, with one legend below."""
+) -> dict[str, Any]:
+    """Lay out a row for each group, a panel for each convolution, and one legend below.
+
+    With ``plot_last`` each row has a further panel, and all panels have the same scale.
+    """
     columns = len(groups[0].layers) + (plot_last is not None)
     plots: list[Callable[[Axes], object]] = []
     for group in groups:
         plots += [partial(_titled, plot, group, layer) for layer in groups[0].layers]
         plots += [] if plot_last is None else [partial(plot_last, group)]
 
-    def end(figure: MplFigure, axes: Sequence[Axes]) -> None:
-        for ax in axes[::columns]:
-            ax.set_ylabel(ylabel)
+    def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
         for ax in axes[-columns:]:
-            ax.set_xlabel(xlabel)
-        if finish is not None:
-            finish(axes)
+            ax.set_xlabel(labels[0])
+        for ax in axes[::columns]:
+            ax.set_ylabel(labels[1])
+        if plot_last is not None:
+            _same_scale(axes)
         handles: dict[str, Any] = {}
         for ax in axes:
             for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
 
-    return Figure(
-        name, caption, alt, plots, width=2.75 * columns, height=2.5, columns=columns, finish=end
-    )
+    return {
+        "plots": plots,
+        "width": 2.75 * columns,
+        "height": 2.5,
+        "columns": columns,
+        "finish": finish,
+    }
 
 
 def _titled(plot: Callable[[Group, str, Axes], object], group: Group, layer: str, ax: Axes) -> None:
@@ -161,7 +164,7 @@ def _titled(plot: Callable[[Group, str, Axes], object], group: Group, layer: str
     ax.set_title(f"{layer}, {group.words}", fontsize=9)
 
 
-def _same_heights(axes: Sequence[Axes]) -> None:
+def _same_scale(axes: Sequence[Axes]) -> None:
     ends = np.array([ax.get_ylim() for ax in axes])
     for ax in axes:
         ax.set_ylim(ends[:, 0].min(), ends[:, 1].max())
