@@ -1,4 +1,4 @@
-"""A normalization and the layer beside it, in a copy of a model: what a step of SGD sees."""
+"""A normalization and its adjacent layer, in a copy of a model, with the tensors of one batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LossFn = Callable[[torch.Tensor, Any], torch.Tensor]
 
 @dataclass
 class Before:
-    """The layer behind a normalization, as one batch sees it."""
+    """Statistics of a layer that follows a normalization, from one batch."""
 
     gain: torch.Tensor
     s: torch.Tensor
@@ -32,7 +32,7 @@ class Before:
 
     @classmethod
     def of(cls, pair: Pair) -> Before:
-        """Read off a pair that has run forward and backward."""
+        """From a pair that has run forward and backward."""
         x = pair.norm_input
         mean, divisor = _statistics(pair.norm, x)
         scale = pair.norm.weight.detach().double() if pair.norm.affine else torch.ones_like(mean)
@@ -65,11 +65,11 @@ class Before:
 
     @property
     def normalized(self) -> torch.Tensor:
-        """What the layer's taps meet, (groups, L, patches)."""
+        """Patches of the normalized input, (groups, L, patches)."""
         return self.gain.mT * self.c + self.shift.mT * self.b
 
     def step(self, w: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-        """NLMS in g, for learning rate 1: e c' S^-2, and what a learned bias adds to it."""
+        """The NLMS step in g for learning rate 1: e c' S^-2, plus the part of a learned bias."""
         step = (error @ self.c.mT) * self.gain**2
         if self.shift.any():
             step = step + (error @ self.b.mT) * (self.gain * self.shift)
@@ -78,7 +78,7 @@ class Before:
 
 @dataclass
 class After:
-    """The layer in front of a normalization, as one batch sees it."""
+    """Statistics of a layer that precedes a normalization, from one batch."""
 
     gain: torch.Tensor
     s: torch.Tensor
@@ -88,7 +88,7 @@ class After:
 
     @classmethod
     def of(cls, pair: Pair) -> After:
-        """Read off a pair that has run forward and backward."""
+        """From a pair that has run forward and backward."""
         c = _columns(pair.conv_input, pair.conv)
         c = c - c.mean(dim=2, keepdim=True)
         R_c = c @ c.mT / c.shape[2]
@@ -101,13 +101,13 @@ class After:
         return cls(gain=gain, s=s.flatten(), c=c, R_c=R_c, g=w / s)
 
     def step(self, w: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-        """NLMS in g, for learning rate 1, less what the statistics feed back: the radial part."""
+        """The NLMS step in g for learning rate 1, without the radial part."""
         v = error @ self.c.mT
         return self.gain**2 * (v - (self.g * v).sum(dim=2, keepdim=True) * (self.g @ self.R_c))
 
 
 class Pair:
-    """A normalization and the layer beside it, in a copy of a model, and what passed through."""
+    """A normalization and its adjacent layer, in a copy of a model."""
 
     def __init__(self, model: nn.Module, norm: str, conv: str) -> None:
         check_eager(model)
@@ -117,12 +117,12 @@ class Pair:
             if name not in modules:
                 raise ValueError(f"{argument} must name a module of the model; got {name!r}")
         self.norm: Any = modules[norm]
-        if not isinstance(
-            self.norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | SplitBatchNorm
-        ):
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SplitBatchNorm)
+        base = next((kind for kind in kinds if isinstance(self.norm, kind)), None)
+        if base is None or _checks.own_method(self.norm, base, ("forward",)) is not None:
             raise TypeError(
                 "norm must name a torch.nn.BatchNorm1d, BatchNorm2d, BatchNorm3d or a "
-                f"SplitBatchNorm; got {type(self.norm).__name__}"
+                f"SplitBatchNorm, without a forward of its own; got {type(self.norm).__name__}"
             )
         self.conv = _checks.layer("conv", modules[conv])
         self.geometry = Geometry.of(self.conv)
@@ -136,7 +136,7 @@ class Pair:
         # input, output, and how often the output had been written to
         self._calls: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = {}
         self._watched: torch.Tensor | None = None
-        # where each number that the second of the pair got stands in what the first gave
+        # index, in the first module's output, of every value that the second received
         self.places: torch.Tensor
         for own, other in (("norm", "conv"), ("conv", "norm")):
             module: nn.Module = getattr(self, own)
@@ -158,7 +158,7 @@ class Pair:
             # an in-place layer between them leaves the tensor the same, and writes into it
             if places is None or entered._version != version:
                 return None
-            # behind the layer the statistics have to be those of all that it gave
+            # a BatchNorm after the layer must see the layer's whole output
             if own == "norm" and not _permutation(places, left.numel()):
                 return None
             self._watched, self.places = output, places
@@ -263,7 +263,7 @@ class Pair:
 
 
 def _statistics(norm: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and divisor of each channel, in float64, as the module has just used them."""
+    """Mean and divisor of each channel that the module has just used, in float64."""
     axis = channel_axis(norm) % x.ndim
     var, mean = torch.var_mean(x, dim=[i for i in range(x.ndim) if i != axis], correction=0)
     if not isinstance(norm, SplitBatchNorm):
@@ -276,12 +276,12 @@ def _statistics(norm: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def channel_axis(norm: Any) -> int:
-    """Of the channels of its input."""
+    """Axis of the channels in the normalization's input."""
     return norm.axis if isinstance(norm, SplitBatchNorm) else 1
 
 
 def _places(left: torch.Tensor, entered: torch.Tensor) -> torch.Tensor | None:
-    """Where in ``left`` each value of ``entered`` stands, if that is a view of the same memory."""
+    """Index in ``left`` of each value of ``entered``; None unless both share one memory."""
     memory = left.untyped_storage()
     if left.dtype != entered.dtype or memory.data_ptr() != entered.untyped_storage().data_ptr():
         return None
@@ -297,7 +297,7 @@ def _permutation(places: torch.Tensor, size: int) -> bool:
 
 
 def _one_each(channels: torch.Tensor) -> torch.Tensor | None:
-    """From (N, C, *places) to (C,), where all values of a channel are alike; else None."""
+    """(C,) from (N, C, *places) whose values are equal within each channel; else None."""
     rows = channels.transpose(0, 1).flatten(1)
     return rows[:, 0] if bool((rows == rows[:, :1]).all()) else None
 

@@ -1,9 +1,9 @@
-"""BatchNorm taken apart: centring, amplifying and suppressing as modules of their own.
+"""The parts of BatchNorm, centring, amplifying and suppressing, each as a module.
 
 With s = sqrt(var + eps) of a channel, BatchNorm divides by s = min(s, 1) max(s, 1). The first
 factor amplifies the weak channels and leaves the strong ones alone, the second suppresses the
-strong ones and leaves the weak ones alone. What each does to the spectrum that the next layer
-learns on is in ``cnnbridge.normalization.spectra``.
+strong ones and leaves the weak ones alone. ``cnnbridge.normalization.spectra`` computes what each
+of them does to the spectrum that the next layer learns on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 
 from adaptive.checks import choice
 from cnnbridge import _checks
+from cnnbridge.layers.isolation import unchanged
 
 SCALES = ("full", "amplify", "suppress", "none")
 POOLS = ("channel", "layer", "equal_power")
@@ -107,17 +108,19 @@ class SplitBatchNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = _checks.count("channels", channels)
-        self.center = _flag("center", center)
+        self.center = _checks.flag("center", center)
         self.scale = choice("scale", scale, SCALES)
         self.per = choice("per", per, POOLS)
         self.statistics = choice("statistics", statistics, STATISTICS)
-        self.grad_through_statistics = _flag("grad_through_statistics", grad_through_statistics)
+        self.grad_through_statistics = _checks.flag(
+            "grad_through_statistics", grad_through_statistics
+        )
         self.eps = _checks.nonnegative("eps", eps)
         self.momentum = None if momentum is None else _checks.nonnegative("momentum", momentum)
         if self.momentum is not None and self.momentum > 1:
             raise ValueError(f"momentum must be at most 1, or None; got {momentum}")
-        self.affine = _flag("affine", affine)
-        self.track_running_stats = _flag("track_running_stats", track_running_stats)
+        self.affine = _checks.flag("affine", affine)
+        self.track_running_stats = _checks.flag("track_running_stats", track_running_stats)
         if axis not in (1, -1):
             raise ValueError(f"axis must be 1 or -1; got {axis!r}")
         self.axis = axis
@@ -143,7 +146,7 @@ class SplitBatchNorm(nn.Module):
                 self.register_buffer(name, None)
 
     def reset_running_stats(self) -> None:
-        """Forget all batches; frozen statistics freeze anew at the next one."""
+        """Forget all batches; frozen statistics are those of the next one."""
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
@@ -165,11 +168,11 @@ class SplitBatchNorm(nn.Module):
                 f"x must have {self.channels} channels on axis {self.axis}; "
                 f"got shape {tuple(x.shape)}"
             )
-        # three digits do not make a variance; float32 is what torch's own kernels sum in
+        # half precision cannot hold a variance: accumulate in float32, as torch does
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         mean, var = self._statistics(wide)
         divisor = channel_divisor(var, scale=self.scale, per=self.per, eps=self.eps)
-        # by the right, an axis of size one for each that comes after the channels
+        # an axis of size one for each that comes after the channels
         shape = (-1, *(1,) * (x.ndim - 2 if self.axis == 1 else 0))
         if self.center:
             wide = wide - mean.reshape(shape)
@@ -182,7 +185,7 @@ class SplitBatchNorm(nn.Module):
         return z.to(x.dtype)
 
     def _statistics(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and biased variance of each channel, as this mode wants them."""
+        """Mean and biased variance of each channel that the present mode normalizes by."""
         if not self.training and self.running_mean is not None and self.running_var is not None:
             return self.running_mean, self.running_var
         values = x.numel() // self.channels
@@ -207,7 +210,7 @@ class SplitBatchNorm(nn.Module):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        # a choice made on the device: asking the host at every step would stall a GPU
+        # chosen on the device: asking the host at every step would stall a GPU
         first = self.num_batches_tracked == 0
         mean = torch.where(first, mean.to(self.running_mean), self.running_mean)
         var = torch.where(first, var.to(self.running_var), self.running_var)
@@ -230,7 +233,7 @@ class SplitBatchNorm(nn.Module):
         self.running_var.lerp_(var.to(self.running_var), share)
 
     def extra_repr(self) -> str:
-        """What differs from the other variants."""
+        """The arguments, so that a printed model shows the variant."""
         return (
             f"{self.channels}, center={self.center}, scale={self.scale!r}, per={self.per!r}, "
             f"statistics={self.statistics!r}, "
@@ -243,7 +246,7 @@ class SplitBatchNorm(nn.Module):
 def channel_divisor(
     var: torch.Tensor, *, scale: str = "full", per: str = "channel", eps: float = 1e-5
 ) -> torch.Tensor:
-    """What ``SplitBatchNorm`` divides each channel by, from the channels' biased variances.
+    """The divisor of each channel in ``SplitBatchNorm``, from the channels' biased variances.
 
     Parameters
     ----------
@@ -278,27 +281,46 @@ def channel_divisor(
     return s
 
 
+class SplitBatchNormAct(SplitBatchNorm):
+    """``SplitBatchNorm`` followed by dropout and an activation, as in timm's ``BatchNormAct2d``.
+
+    Made by ``convert_batch_norm``, which gives it the modules ``drop`` and ``act`` of the layer
+    that it replaces.
+    """
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize, drop, activate."""
+        z: torch.Tensor = self.act(self.drop(super().forward(x)))
+        return z
+
+
 def convert_batch_norm(model: nn.Module, variant: str = "full", **options: Any) -> nn.Module:
     """Replace every BatchNorm of a model by a variant of it, in place.
 
     Parameters
     ----------
-    model : changed in place; a model that is itself a BatchNorm is replaced in the return value
-        only. SyncBatchNorm and lazy layers are not converted.
+    model : changed in place, or not at all if this raises; a model that is itself a BatchNorm is
+        replaced in the return value only. A ``SplitBatchNorm`` of an earlier conversion is replaced
+        too. Layers such as timm's ``BatchNormAct2d`` keep their dropout and activation.
     variant : a name in ``NORMALIZATION_VARIANTS``.
     options : further arguments of ``SplitBatchNorm``, over those of the variant. Channels, eps,
-        momentum, affine and track_running_stats are taken from each layer unless given.
+        momentum, affine, track_running_stats and axis are taken from each layer unless given.
 
     Returns
     -------
-    The model. Parameters are the same objects (an optimizer that holds them stays valid), running
-    statistics are carried over, hooks of the replaced layers are not. A module used in two places
-    stays one module.
+    The model. Parameters are the same objects (an optimizer that holds them stays valid) and
+    running statistics are carried over; hooks of the replaced layers are lost. A module used in two
+    places stays one module.
 
     Raises
     ------
-    TypeError : model is not a module.
-    ValueError : no such variant, or an option that ``SplitBatchNorm`` refuses.
+    TypeError : model is not a module, or holds a SyncBatchNorm, or a BatchNorm that computes
+        something else than torch's; the message names it.
+    ValueError : no such variant; an option that ``SplitBatchNorm`` refuses; a lazy BatchNorm that
+        has seen no input yet.
 
     Examples
     --------
@@ -310,26 +332,64 @@ def convert_batch_norm(model: nn.Module, variant: str = "full", **options: Any) 
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
     choice("variant", variant, tuple(NORMALIZATION_VARIANTS))
     chosen = {**NORMALIZATION_VARIANTS[variant], **options}
-    made: dict[nn.Module, nn.Module] = {}
+    # all are made before the first is put in place: an error leaves the model as it was
+    made: dict[nn.Module, nn.Module] = {
+        module: _converted(name, module, chosen)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | SplitBatchNorm)
+    }
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child in made:
+                parent._modules[key] = made[child]
+    return made.get(model, model)
 
-    def replaced(module: nn.Module) -> nn.Module:
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-            if torch.nn.parameter.is_lazy(module.weight):
-                return module
-            if module not in made:
-                made[module] = _split(module, chosen)
-            return made[module]
-        for name, child in module.named_children():
-            new = replaced(child)
-            if new is not child:
-                # named_children gives a shared child once only: set every name that holds it
-                for key, value in module._modules.items():
-                    if value is child:
-                        module._modules[key] = new
-                module._modules[name] = new
-        return module
 
-    return replaced(model)
+def _converted(name: str, bn: Any, options: Mapping[str, Any]) -> SplitBatchNorm:
+    """The variant that takes the place of one layer."""
+    what = f"module {name!r}" if name else "model"
+    if isinstance(bn, nn.SyncBatchNorm):
+        raise TypeError(
+            f"{what} must be a BatchNorm of one process; got a SyncBatchNorm, which has no variants"
+        )
+    if nn.parameter.is_lazy(bn.weight):
+        raise ValueError(
+            f"{what} must know its channels; got a lazy BatchNorm that has seen no input yet: run "
+            f"the model once"
+        )
+    if not isinstance(bn.weight, nn.Parameter | None):
+        raise TypeError(
+            f"{what} must have a weight of its own; got one that is computed from others"
+        )
+    kinds = (SplitBatchNormAct, SplitBatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    base = next(kind for kind in kinds if isinstance(bn, kind))
+    if _checks.own_method(bn, base, ("forward",)) is None:
+        return _split(bn, options)
+    # a class such as timm's BatchNormAct2d: believed if the numbers agree
+    if isinstance(getattr(bn, "drop", None), nn.Module) and isinstance(
+        getattr(bn, "act", None), nn.Module
+    ):
+        axes = 1 + kinds.index(base) - kinds.index(nn.BatchNorm1d)
+        if axes > 0 and _agree(bn, _split(bn, {}), axes):
+            return _split(bn, options)
+    raise TypeError(
+        f"{what} must compute what torch.nn.{base.__name__} computes; got a {type(bn).__name__}, "
+        f"which has a forward of its own: replace it by a BatchNorm and what it adds"
+    )
+
+
+def _agree(bn: Any, split: SplitBatchNorm, axes: int) -> bool:
+    """Whether the two give the same output, to rounding, in eval mode."""
+    place = next((t for t in (*bn.parameters(), *bn.buffers()) if t.is_floating_point()), None)
+    options = {} if place is None else {"device": place.device, "dtype": place.dtype}
+    x = torch.randn(2, bn.num_features, *(3,) * axes, generator=torch.Generator().manual_seed(0))
+    x = x.to(**options)
+    with torch.no_grad(), unchanged(bn):
+        bn.eval()
+        # copies: an activation may write into its input
+        expected, got = bn(x.clone()), split.eval()(x.clone())
+    tolerance = 100 * torch.finfo(x.dtype).eps
+    return torch.allclose(got, expected, rtol=tolerance, atol=tolerance)
 
 
 def _split(bn: Any, options: Mapping[str, Any]) -> SplitBatchNorm:
@@ -338,21 +398,22 @@ def _split(bn: Any, options: Mapping[str, Any]) -> SplitBatchNorm:
         "momentum": bn.momentum,
         "affine": bn.affine,
         "track_running_stats": bn.track_running_stats,
+        "axis": getattr(bn, "axis", 1),
     }
     if bn.affine:
         own |= {"device": bn.weight.device, "dtype": bn.weight.dtype}
     elif bn.running_mean is not None:
         own |= {"device": bn.running_mean.device, "dtype": bn.running_mean.dtype}
-    new = SplitBatchNorm(bn.num_features, **{**own, **options})
+    channels = bn.channels if isinstance(bn, SplitBatchNorm) else bn.num_features
+    adds = {key: part for key, part in bn.named_children() if key in ("drop", "act")}
+    new = (SplitBatchNormAct if adds else SplitBatchNorm)(channels, **{**own, **options})
+    for key, part in adds.items():
+        new.add_module(key, part)
     if new.affine and bn.affine:
         new.weight, new.bias = bn.weight, bn.bias
     for name, buffer in bn._buffers.items():
-        if buffer is not None and new._buffers[name] is not None:
+        if buffer is not None and new._buffers.get(name) is not None:
             new._buffers[name] = buffer
-    return new.train(bn.training)
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False; got {value!r}")
-    return value
+    # not train(), which would reach the modules that are only borrowed
+    new.training = bn.training
+    return new

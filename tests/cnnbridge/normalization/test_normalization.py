@@ -227,8 +227,109 @@ def test_conversion_of_one_layer():
     assert split.eps == 0.25
     assert split.weight is None
     assert split.running_mean is None
-    lazy = nn.Sequential(nn.LazyBatchNorm2d())
-    assert isinstance(convert_batch_norm(lazy)[0], nn.LazyBatchNorm2d)
+
+
+class ActivatedBatchNorm(nn.BatchNorm2d):
+    """As in timm: normalize, drop, activate."""
+
+    def __init__(self, channels, act):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), act
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class Shifted(ActivatedBatchNorm):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class Renamed(nn.BatchNorm2d):
+    """A subclass that computes what its base computes."""
+
+
+def small(norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 2, 1))
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.uniform_(-1, 1)
+    return model
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "norm", [lambda: ActivatedBatchNorm(4, nn.SiLU(inplace=True)), lambda: Renamed(4)]
+)
+def test_conversion_keeps_what_a_layer_adds(norm, training):
+    model, x = small(norm()), images(dtype=torch.float32)
+    model(x)
+    model.train(training)
+    twin = convert_batch_norm(copy.deepcopy(model))
+    assert isinstance(twin[1], SplitBatchNorm)
+    torch.testing.assert_close(twin(x), model(x))
+    torch.testing.assert_close(twin.state_dict(), model.state_dict())
+    converted = convert_batch_norm(twin, "suppress")
+    assert converted[1].scale == "suppress"
+    torch.testing.assert_close(converted.state_dict(), model.state_dict())
+
+
+def test_conversion_of_a_converted_model():
+    model = small(nn.BatchNorm2d(4))
+    convert_batch_norm(model, "amplify", eps=0.25)
+    first = model[1]
+    convert_batch_norm(model, "frozen")
+    assert (model[1].scale, model[1].statistics, model[1].eps) == ("full", "frozen", 0.25)
+    assert model[1].weight is first.weight
+    assert model[1].running_mean is first.running_mean
+
+
+@pytest.mark.parametrize(
+    ("norm", "error", "message"),
+    [
+        (lambda: Shifted(4, nn.ReLU()), TypeError, "'1' must compute what torch.nn.BatchNorm2d co"),
+        (lambda: nn.SyncBatchNorm(4), TypeError, "module '1' must be a BatchNorm of one process"),
+        (nn.LazyBatchNorm2d, ValueError, "module '1' must know its channels; got a lazy"),
+    ],
+)
+def test_a_model_that_cannot_be_converted_is_left_as_it_was(norm, error, message):
+    model = nn.Sequential(nn.BatchNorm2d(3), norm())
+    before = list(model.modules())
+    with pytest.raises(error, match=message):
+        convert_batch_norm(model, "suppress")
+    assert list(model.modules()) == before
+    wrapped = nn.BatchNorm2d(3)
+    wrapped.forward = lambda x: x
+    with pytest.raises(TypeError, match="model must compute what"):
+        convert_batch_norm(wrapped)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "densenet121"])
+@pytest.mark.slow
+def test_networks_of_timm_compute_the_same(name):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=10).eval()
+    x = torch.randn(2, 3, 64, 64)
+    expected = model(x)
+    converted = convert_batch_norm(model)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in converted.modules())
+    torch.testing.assert_close(converted(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("per", ["layer", "equal_power"])
+def test_eps_enters_the_pooled_root_too(per):
+    var = torch.tensor([0.5, 1.5, 4.0], dtype=torch.float64)
+    layer = (var.mean() + 0.25).sqrt()
+    expected = layer.expand(3) if per == "layer" else (var + 0.25).sqrt() / layer
+    torch.testing.assert_close(channel_divisor(var, per=per, eps=0.25), expected)
+    x = images(dtype=torch.float64)
+    module = SplitBatchNorm(3, per=per, eps=0.25, affine=False).double()
+    var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+    layer = (var.mean() + 0.25).sqrt()
+    divisor = layer if per == "layer" else (var + 0.25).sqrt() / layer
+    torch.testing.assert_close(module(x), (x - mean) / divisor)
 
 
 def test_its_print_says_which_variant():

@@ -376,3 +376,24 @@ def test_products_of_halves_on_cuda(dtype, method):
     R = patch_autocorrelation(x, conv, bias=True, method=method)
     exact = reference(x, conv, True)
     assert float((R - exact).abs().max()) < 1e-5 * float(exact.abs().max())
+
+
+def test_each_process_draws_its_own_sample(monkeypatch):
+    """Two processes with the same images: the same draw in both would halve the information."""
+    x, rank = images(20, 2, 6, 6), [0]
+    for name, function in {
+        "is_initialized": lambda: True,
+        "get_rank": lambda: rank[0],
+        "get_backend": lambda: "gloo",
+        "all_reduce": lambda values: None,
+    }.items():
+        monkeypatch.setattr(torch.distributed, name, function)
+    drawn = []
+    for process in (0, 1, 1):
+        rank[0] = process
+        drawn.append(sampled_autocorrelation(x, CONV, fraction=0.4, seed=3).R)
+    assert not torch.allclose(drawn[0], drawn[1])
+    assert torch.equal(drawn[1], drawn[2])
+    rank[0] = 1
+    alone = sampled_autocorrelation(x, CONV, fraction=0.4, seed=3, all_reduce=False)
+    assert torch.equal(alone.R, drawn[0])
