@@ -7,6 +7,7 @@ claimed to be right: the studies hold each candidate against real runs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,19 +20,19 @@ from torch import nn
 
 import cnnbridge
 from cnnbridge import SplitBatchNorm
+from cnnbridge.layers.isolation import unchanged
 from cnnbridge.learning.objective import load_forward_mode
 from studies.training.networks import Classifier, conv_layers
 from studies.training.rates import highest_on_grid, stable_interval
-from studies.training.sgd import SgdRun, batch_order, running_mean
 
 __all__ = [
     "LayerSpectrum",
+    "Linearised",
     "gauss_newton_edge",
     "highest_on_grid",
     "input_spectra",
     "last_layer_inputs",
     "length_felt",
-    "linearised_run",
     "stable_interval",
     "without_statistics_gradient",
 ]
@@ -73,7 +74,7 @@ def input_spectra(model: nn.Module, images: torch.Tensor) -> list[LayerSpectrum]
         for name, layer in layers.items()
     ]
     try:
-        with _same_buffers(model):
+        with unchanged(model):
             model(images)
     finally:
         for handle in handles:
@@ -118,7 +119,7 @@ def gauss_newton_edge(
     come from one graph: J' v by a backward pass, J u by differentiating J' v, linear in v.
     """
     chosen = list(model.parameters() if parameters is None else parameters)
-    with _same_buffers(model), torch.enable_grad():
+    with unchanged(model), torch.enable_grad():
         logits = model(images)
         if not torch.isfinite(logits).all():
             return 0.0
@@ -184,7 +185,7 @@ def length_felt(model: nn.Module, images: torch.Tensor, *, draws: int = 4) -> li
     parameters = list(model.parameters())
     sums = [torch.zeros(len(w), device=w.device) for w in parameters]
     generator = torch.Generator().manual_seed(0)
-    with _same_buffers(model), torch.enable_grad():
+    with unchanged(model), torch.enable_grad():
         logits = model(images)
     for _ in range(draws):
         r = torch.randn(logits.shape, generator=generator).to(logits)
@@ -201,68 +202,44 @@ def length_felt(model: nn.Module, images: torch.Tensor, *, draws: int = 4) -> li
     return [(total / draws).sqrt() for total in sums]
 
 
-def linearised_run(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    lr: float,
-    steps: int,
-    batch_size: int = 32,
-    momentum: float = 0.0,
-    seed: int = 0,
-    stop_below: float | None = None,
-) -> SgdRun:
-    """What ``run_sgd`` would do if the network were linear in its parameters: level 3.
+class Linearised(nn.Module):
+    """A network linear in its parameters about the start: f(x; w0) + J(x; w0) (w - w0), level 3.
 
-    The logits are f(x; w0) + J(x; w0) (w - w0) throughout, with the Jacobian of the start, and the
-    statistics of each batch are part of f. The loss is the true cross-entropy of those logits, so
-    its curvature is not frozen. The images, their order and the updates are those of ``run_sgd``.
+    Its parameters are the displacements w - w0, zero at first. The statistics of each batch are
+    part of f.
 
     Parameters
     ----------
     model : at the start, in train mode; not changed, except that frozen statistics freeze.
-    images, labels, lr, steps, batch_size, momentum, seed, stop_below : as in ``run_sgd``.
-
-    Returns
-    -------
-    SgdRun; it has ``diverged`` if a loss is not finite.
 
     Notes
     -----
-    One pass forward in dual numbers gives f and J (w - w0), one pass backward J' e. About half as
-    dear again as an update of the network itself.
+    One pass forward in dual numbers gives f and J (w - w0), one pass backward J' e, which costs
+    about half as much again as an update of the network itself.
     """
-    load_forward_mode()
-    weights = dict(model.named_parameters())
-    moved = {name: torch.zeros_like(w) for name, w in weights.items()}
-    velocity = {name: torch.zeros_like(w) for name, w in weights.items()}
-    losses: list[float] = []
-    for chosen in batch_order(len(images), batch_size, steps, seed):
-        chosen = chosen.to(images.device)
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        load_forward_mode()
+        self.start = dict(model.named_parameters())
+        self.moved = nn.ParameterList(torch.zeros_like(w) for w in self.start.values())
+        self._call = functools.partial(torch.func.functional_call, model)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images to logits."""
         with forward_mode.dual_level():
-            dual = {name: forward_mode.make_dual(w, moved[name]) for name, w in weights.items()}
-            f, change = forward_mode.unpack_dual(
-                torch.func.functional_call(model, dual, (images[chosen],))
-            )
-        logits = (f if change is None else f + change).detach().requires_grad_()
-        loss = nn.functional.cross_entropy(logits, labels[chosen])
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            return SgdRun(np.asarray(losses), "diverged")
-        if stop_below is not None and running_mean(np.asarray(losses))[-1] < stop_below:
-            break
-        (error,) = torch.autograd.grad(loss, logits)
-        found = torch.autograd.grad(f, list(weights.values()), error)
-        for name, gradient in zip(weights, found, strict=True):
-            velocity[name] = momentum * velocity[name] + gradient
-            moved[name] = moved[name] - lr * velocity[name]
-    return SgdRun(np.asarray(losses), "stable")
+            # w0 in value, the displacement in the graph: so J' reaches its gradient
+            dual = {
+                name: forward_mode.make_dual(w.detach() + (d - d.detach()), d.detach())
+                for (name, w), d in zip(self.start.items(), self.moved, strict=True)
+            }
+            f, change = forward_mode.unpack_dual(self._call(dual, (x,)))
+        logits: torch.Tensor = f if change is None else f + change.detach()
+        return logits
 
 
-@torch.no_grad()
 def last_layer_inputs(model: Classifier, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """What the linear layer of a network sees, each image in a batch of its neighbours.
+    """Inputs of a network's linear layer, each image in a batch with its neighbours.
 
     Parameters
     ----------
@@ -273,15 +250,10 @@ def last_layer_inputs(model: Classifier, images: torch.Tensor, batch_size: int) 
     -------
     (whole batches, inputs) tensor.
     """
-    seen: list[torch.Tensor] = []
-    handle = model.classify.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    try:
-        with _same_buffers(model):
-            for batch in images[: len(images) // batch_size * batch_size].split(batch_size):
-                model(batch)
-    finally:
-        handle.remove()
-    return torch.cat(seen)
+    whole = images[: len(images) // batch_size * batch_size]
+    with cnnbridge.capture(model, "classify") as tape:
+        tape.run(whole.split(batch_size))
+    return tape.inputs.to(images.device)
 
 
 @contextlib.contextmanager
@@ -296,14 +268,3 @@ def without_statistics_gradient(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, flag in zip(norms, before, strict=True):
             norm.grad_through_statistics = flag
-
-
-@contextlib.contextmanager
-def _same_buffers(model: nn.Module) -> Iterator[None]:
-    before = [buffer.clone() for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(model.buffers(), before, strict=True):
-                buffer.copy_(value)

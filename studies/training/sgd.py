@@ -1,10 +1,11 @@
-"""Training a classifier by SGD, the same way every time."""
+"""Training a classifier by SGD: one loop, ``updates``, and what the studies make of it."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,7 @@ __all__ = [
     "run_sgd",
     "train_below",
     "train_classifier",
+    "updates",
 ]
 
 State = Literal["stable", "diverged", "dead"]
@@ -74,6 +76,44 @@ def reproducible(seed: int, threads: int = 0) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def updates(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    batches: Iterable[torch.Tensor],
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    adjust: Callable[[], None] | None = None,
+) -> Iterator[tuple[float, torch.Tensor]]:
+    """Train ``model`` in place by SGD on the cross-entropy, one update per iteration.
+
+    Parameters
+    ----------
+    model : on the device of the images; its mode is left alone.
+    images, labels : (N, C, H, W) and (N,).
+    batches : indices of the images of each update.
+    lr, momentum : of ``torch.optim.SGD``.
+    adjust : called between the backward pass and the step.
+
+    Yields
+    ------
+    Loss and logits of each batch before its update. The update is made when the next batch is
+    asked for, so that a caller who breaks off leaves the model as the loss found it.
+    """
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    for chosen in batches:
+        chosen = chosen.to(images.device)
+        optimiser.zero_grad()
+        logits = model(images[chosen])
+        loss = nn.functional.cross_entropy(logits, labels[chosen])
+        yield loss.item(), logits
+        loss.backward()
+        if adjust is not None:
+            adjust()
+        optimiser.step()
+
+
 def train_classifier(
     model: nn.Module,
     images: torch.Tensor,
@@ -86,17 +126,15 @@ def train_classifier(
     seed: int = 0,
     test: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> TrainingRun:
-    """Train ``model`` in place by SGD on the cross-entropy.
+    """Train ``model`` in place by SGD for whole passes over the images.
 
     Parameters
     ----------
-    model : on the device of the images.
-    images : (N, C, H, W).
-    labels : (N,) class numbers.
+    model : on the device of the images; in evaluation mode afterwards.
+    images, labels : (N, C, H, W) and (N,).
     epochs : passes over the images.
     batch_size : images per update; the last, smaller batch of a pass is used too.
-    lr : torch's learning rate.
-    momentum : torch's heavy-ball momentum.
+    lr, momentum : of ``torch.optim.SGD``.
     seed : of the order of the images.
     test : images and labels that are not trained on.
 
@@ -105,27 +143,24 @@ def train_classifier(
     UserError : the loss stopped being finite.
     """
     order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    batches = [
+        chosen
+        for _ in range(epochs)
+        for chosen in torch.randperm(len(images), generator=order).split(batch_size)
+    ]
     losses: list[float] = []
     model.train()
-    batches = (len(images) + batch_size - 1) // batch_size
-    with tqdm(total=epochs * batches, desc="training the network", unit="step", delay=1) as bar:
-        for _ in range(epochs):
-            for chosen in torch.randperm(len(images), generator=order).split(batch_size):
-                chosen = chosen.to(images.device)
-                optimiser.zero_grad()
-                loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
-                loss.backward()
-                optimiser.step()
-                losses.append(loss.item())
-                if not np.isfinite(losses[-1]):
-                    raise UserError(
-                        f"training the network diverged at update {len(losses)} "
-                        f"with lr {lr:g} and momentum {momentum:g}; try other images or another "
-                        "seed."
-                    )
-                bar.update()
-            bar.set_postfix(loss=f"{np.mean(losses[-batches:]):.3f}")
+    with tqdm(total=len(batches), desc="training the network", unit="step", delay=1) as bar:
+        for value, _ in updates(model, images, labels, batches, lr=lr, momentum=momentum):
+            losses.append(value)
+            if not np.isfinite(value):
+                raise UserError(
+                    f"training the network diverged at update {len(losses)} "
+                    f"with lr {lr:g} and momentum {momentum:g}; try other images or another seed."
+                )
+            bar.update()
+            if len(losses) % SMOOTHING == 0:
+                bar.set_postfix(loss=f"{np.mean(losses[-SMOOTHING:]):.3f}")
     model.eval()
     return TrainingRun(
         loss=np.asarray(losses),
@@ -147,13 +182,13 @@ def accuracy(
 
 @dataclass(frozen=True)
 class SgdRun:
-    """A short run of SGD and what became of it.
+    """Losses and outcome of a short run of SGD.
 
     Attributes
     ----------
     loss : cross-entropy of each update's batch, before the update.
     state : ``diverged``, ``dead`` (the logits no longer depend on the image) or ``stable``, which
-        is neither and promises no learning.
+        is neither; a stable run need not have learned anything.
     """
 
     loss: np.ndarray
@@ -179,7 +214,7 @@ def run_sgd(
     stop_below: float | None = None,
     adjust: Callable[[], None] | None = None,
 ) -> SgdRun:
-    """Train ``model`` in place by SGD for a few updates and say what became of it.
+    """Train ``model`` in place by SGD for a few updates and report the outcome.
 
     A run has diverged when its loss is not finite, or when its running mean over 10 updates has
     been more than twice the larger of the first loss and ln(classes) for 20 updates on end. Such
@@ -196,30 +231,27 @@ def run_sgd(
     classes : for ln(classes); counted in the labels by default.
     stop_below : end the run as soon as the smoothed loss is below this.
     adjust : called between the backward pass and the step.
+
+    Raises
+    ------
+    UserError : there are fewer images than a batch takes.
     """
     ceiling = math.log(classes or int(labels.max()) + 1)
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    batches = batch_order(len(images), batch_size, steps, seed)
     losses: list[float] = []
-    over, logits = 0, None
+    over = 0
+    logits: torch.Tensor | None = None
     model.train()
-    for chosen in batch_order(len(images), batch_size, steps, seed):
-        chosen = chosen.to(images.device)
-        optimiser.zero_grad()
-        logits = model(images[chosen])
-        loss = nn.functional.cross_entropy(logits, labels[chosen])
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            return SgdRun(np.asarray(losses), "diverged")
+    course = updates(model, images, labels, batches, lr=lr, momentum=momentum, adjust=adjust)
+    for value, latest in course:
+        losses.append(value)
+        logits = latest
         smoothed = sum(losses[-SMOOTHING:]) / len(losses[-SMOOTHING:])
         over = over + 1 if smoothed > 2 * max(losses[0], ceiling) else 0
-        if over >= PATIENCE:
+        if not math.isfinite(value) or over >= PATIENCE:
             return SgdRun(np.asarray(losses), "diverged")
         if stop_below is not None and smoothed < stop_below:
             break
-        loss.backward()
-        if adjust is not None:
-            adjust()
-        optimiser.step()
     return SgdRun(np.asarray(losses), "dead" if _same_for_all(logits) else "stable")
 
 
@@ -239,7 +271,7 @@ def train_below(
     ----------
     model : on the device of the images.
     images, labels : (N, C, H, W) and (N,), all of them one batch.
-    until : the loss to get below.
+    until : the loss to fall below.
     lr, momentum : of ``torch.optim.SGD``.
     most : updates to try.
 
@@ -249,24 +281,19 @@ def train_below(
 
     Raises
     ------
-    RuntimeError : the loss did not get there.
+    RuntimeError : the loss did not fall that far.
     """
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-    for step in range(most + 1):
-        loss = nn.functional.cross_entropy(model(images), labels)
-        if loss.item() < until:
+    everything = itertools.repeat(torch.arange(len(images)), most + 1)
+    course = updates(model, images, labels, everything, lr=lr, momentum=momentum)
+    value = math.nan
+    for step, (value, _) in enumerate(course):
+        if value < until:
             return step
-        if step < most:
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    raise RuntimeError(
-        f"the loss should fall below {until:g} in {most} updates; it is {loss.item():.3g}"
-    )
+    raise RuntimeError(f"the loss should fall below {until:g} in {most} updates; it is {value:.3g}")
 
 
 def batch_order(count: int, batch_size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
-    """Indices of the images of each update: whole batches of passes in an order of their own.
+    """Indices of the images of each update: whole batches, each pass in an order of its own.
 
     Raises
     ------

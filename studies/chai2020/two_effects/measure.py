@@ -130,8 +130,8 @@ def _predictions(
     cell = task.cell
     batch, wanted = task.images[: cell.probe], task.labels[: cell.probe]
     found = probe(model, batch, wanted, threshold=cell.threshold, lr=cell.low_rate)
-    found["level_3"] = probes.linearised_run(
-        task.fresh(),
+    found["level_3"] = run_sgd(
+        probes.Linearised(task.fresh()),
         task.images,
         task.labels,
         lr=cell.low_rate,
@@ -139,6 +139,7 @@ def _predictions(
         batch_size=cell.batch_size,
         momentum=cell.momentum,
         seed=cell.seed,
+        classes=task.classes,
         stop_below=cell.threshold,
     ).steps_to(cell.threshold)
     after, _ = task.train(cell.low_rate, SHORT)

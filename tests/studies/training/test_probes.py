@@ -127,10 +127,12 @@ def test_a_linear_network_is_its_own_linearisation():
     x, labels = images(24), torch.arange(24) % 4
     options = {"lr": 0.3, "steps": 20, "batch_size": 8, "momentum": 0.5, "seed": 3}
     start = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).double()
-    found = predictors.linearised_run(start, x, labels, **options)
+    found = run_sgd(predictors.Linearised(start), x, labels, **options)
     expected = run_sgd(start, x, labels, **options)
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-9)
-    stopped = predictors.linearised_run(start, x, labels, **options, stop_below=expected.loss[0])
+    stopped = run_sgd(
+        predictors.Linearised(start), x, labels, **options, stop_below=expected.loss[0]
+    )
     assert len(stopped.loss) < 20
 
 
@@ -138,7 +140,7 @@ def test_a_linear_network_is_its_own_linearisation():
 def test_linearised_losses_are_those_of_the_explicit_jacobian(variant):
     model, x, labels = network(variant), images(16), torch.arange(16) % 4
     before = [w.detach().clone() for w in model.parameters()]
-    found = predictors.linearised_run(model, x, labels, lr=0.5, steps=2, batch_size=8, seed=3)
+    found = run_sgd(predictors.Linearised(model), x, labels, lr=0.5, steps=2, batch_size=8, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     first, second = batch_order(16, 8, 2, 3)
     again = network(variant)
@@ -166,7 +168,7 @@ def test_a_linearisation_may_diverge():
     model, x, labels = network("none"), images(16), torch.arange(16) % 4
     with torch.no_grad():
         model.classify.weight.fill_(math.inf)
-    run = predictors.linearised_run(model, x, labels, lr=1.0, steps=3, batch_size=8)
+    run = run_sgd(predictors.Linearised(model), x, labels, lr=1.0, steps=3, batch_size=8)
     assert (run.state, len(run.loss)) == ("diverged", 1)
 
 

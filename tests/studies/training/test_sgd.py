@@ -6,7 +6,7 @@ from torch import nn
 
 from studies.engine.errors import UserError
 from studies.engine.smoothing import running_mean
-from studies.training.sgd import batch_order, run_sgd
+from studies.training.sgd import batch_order, run_sgd, train_below, updates
 
 
 def problem(count=64):
@@ -102,3 +102,27 @@ def test_order_of_batches():
     ]
     with pytest.raises(UserError, match="batch of 4"):
         next(batch_order(3, 4, 1, seed=0))
+
+
+def test_a_caller_who_breaks_off_leaves_the_model_as_the_loss_found_it():
+    x, y = problem()
+    model, reference = linear(), linear()
+    batches = list(batch_order(64, 16, 7, 3))
+    for n, (value, logits) in enumerate(updates(model, x, y, batches, lr=0.1)):
+        assert value == nn.functional.cross_entropy(logits, y[batches[n]]).item()
+        if n == 3:
+            break
+    run_sgd(reference, x, y, lr=0.1, steps=3, batch_size=16, seed=3)
+    assert torch.equal(model.weight, reference.weight)
+
+
+def test_training_below_a_loss_stops_where_it_got_there():
+    x, y = problem()
+    model = linear()
+    made = train_below(model, x, y, 0.9, lr=0.5)
+    assert made > 0
+    assert nn.functional.cross_entropy(model(x), y) < 0.9
+    again = linear()
+    with pytest.raises(RuntimeError, match="should fall below"):
+        train_below(again, x, y, 0.9, lr=0.5, most=made - 1)
+    assert train_below(linear(), x, y, 0.9, lr=0.5, most=made) == made
