@@ -7,18 +7,17 @@ package that the user has not installed.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from studies import STUDIES, ported
+from studies import registry
 from studies.engine.errors import UserError, missing
 from studies.engine.summary import Summary, command_line, output_folder
 
@@ -42,9 +41,9 @@ def fail(message: str, code: int) -> NoReturn:
 @app.command("list")
 def list_studies() -> None:
     """Name the studies and the question each one asks."""
-    width = max(map(len, STUDIES))
-    for name, entry in STUDIES.items():
-        typer.echo(f"{name:<{width}}  {entry.question}")
+    width = max(map(len, registry.STUDIES))
+    for name in registry.STUDIES:
+        typer.echo(f"{name:<{width}}  {registry.find(name).question}")
 
 
 Preset = Annotated[
@@ -70,7 +69,10 @@ Workers = Annotated[
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="Which study; `naturalmodes list` names them.")],
+    study: Annotated[
+        str,
+        typer.Argument(help="Which, of `naturalmodes list`; or one of yours, my_module:STUDY."),
+    ],
     preset: Preset = "laptop",
     data: Data = None,
     data_root: DataRoot = None,
@@ -86,42 +88,37 @@ def run(
     ] = None,
 ) -> None:
     """Run one study; leaves report.html, summary.json, figures and arrays in a folder."""
-    if study not in STUDIES:
-        fail(f"There is no study {study!r}; there is: {', '.join(STUDIES)}.", 2)
-    folder = Path("results", study) if out is None else out
-    chosen: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed}
+    folder = Path("results", study.replace(":", "-")) if out is None else out
     with _one_sentence(folder):
-        found = ported(STUDIES[study])
-        if found is None:
-            summary = _run_unported(study, preset, chosen, device, folder, workers)
-        else:
-            from studies.engine.runner import configure
-            from studies.engine.runner import run as run_study
+        from studies.engine.runner import configure
+        from studies.engine.runner import run as run_study
 
-            fields = {**dict(_assignment(text) for text in set_ or []), **chosen}
-            config = configure(found, preset, **fields)
-            # Spelt out with every option, so that it repeats this run whatever the defaults become.
-            words = ["run", study, *_choices(preset, data, data_root, device, seed, folder)]
-            words += [word for text in set_ or [] for word in ("--set", text)]
-            summary = run_study(
-                found, config, folder, device=device, command=command_line(words), workers=workers
-            )
+        found = registry.find(study)
+        settings = dict(_assignment(text) for text in set_ or [])
+        config = configure(found, preset, **settings, data=data, data_root=data_root, seed=seed)
+        # Spelt out with every option, so that it repeats this run whatever the defaults become.
+        words = ["run", study, *_choices(preset, data, data_root, device, seed, folder)]
+        words += [word for text in set_ or [] for word in ("--set", text)]
+        summary = run_study(
+            found, config, folder, device=device, command=command_line(words), workers=workers
+        )
     _finish(summary)
 
 
 @app.command()
 def judge(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    study: Annotated[
+        str | None,
+        typer.Option(help="A study of yours, as my_module:STUDY.", show_default="the run's"),
+    ] = None,
 ) -> None:
     """Judge the results of an old run again, by the code of today; nothing is measured."""
     with _one_sentence(folder):
         from studies.engine.runner import rejudge
 
-        name = Summary.read(folder / "summary.json").study
-        study = ported(STUDIES[name]) if name in STUDIES else None
-        if study is None:
-            raise UserError(f"{folder} holds a run of {name}, which is no study of this package.")
-        summary = rejudge(study, folder)
+        name = Summary.read(folder / "summary.json").study if study is None else study
+        summary = rejudge(registry.find(name), folder)
     _finish(summary)
 
 
@@ -138,32 +135,6 @@ def _assignment(text: str) -> tuple[str, object]:
         return name.strip(), value
 
 
-def _run_unported(
-    study: str,
-    preset: str,
-    chosen: dict[str, Any],
-    device: str,
-    folder: Path,
-    workers: int | None,
-) -> Summary:
-    from studies.reproduce import accepted
-
-    data = chosen["data"] or "mnist5k"
-    module = importlib.import_module(STUDIES[study].module)
-    words = ["run", study, "--preset", preset, "--data", str(data)]
-    words += ["--data-root", str(chosen["data_root"])] if chosen["data_root"] is not None else []
-    words += ["--device", device, "--seed", str(chosen["seed"]), "--out", str(folder)]
-    options = {"device": device, "command": command_line(words), "workers": workers}
-    taken = accepted(module.configure, {**chosen, "data": data}), accepted(module.run, options)
-    # refuse an option that the study would ignore
-    if data != "mnist5k" and "data" not in taken[0]:
-        raise UserError(f"the study {study} uses no images: leave out --data.")
-    if workers is not None and "workers" not in taken[1]:
-        raise UserError(f"the study {study} runs in one process: leave out --workers.")
-    summary: Summary = module.run(module.configure(preset, **taken[0]), out=folder, **taken[1])
-    return summary
-
-
 @app.command()
 def reproduce(
     paper: Annotated[str, typer.Argument(help="Which paper: chai2020.")],
@@ -177,17 +148,15 @@ def reproduce(
     ] = None,
     workers: Workers = None,
 ) -> None:
-    """Run the studies that stand for a paper's claims; ends in one report with a verdict each.
-
-    A study that an earlier run completed in the same folder is kept, if nothing has changed.
-    """
+    """Run the studies that test a paper's claims; ends in one report with a verdict each."""
     folder = Path("results", paper) if out is None else out
     words = ["reproduce", paper, *_choices(preset, data, data_root, device, seed, folder)]
     with _one_sentence(folder):
-        from studies.reproduce import reproduce as reproduce_paper
+        from studies.engine.reproduce import reproduce as reproduce_paper
 
         summary = reproduce_paper(
-            paper,
+            registry.find_paper(paper),
+            registry.find,
             preset,
             folder,
             device=device,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from studies.engine.summary import Check, Verdict
 
-__all__ = ["Figure", "Findings", "Lazy", "Measured", "Study", "Table", "seeds"]
+__all__ = ["Claim", "Figure", "Findings", "Lazy", "Measured", "Paper", "Study", "Table", "seeds"]
 
 
 def seeds(seed: int, count: int) -> range:
@@ -190,3 +190,22 @@ class Study:
     judge: Callable[[Any, Sequence[Measured]], Findings]
     version: str = "1"
     serial: Sequence[str] = ("smoke",)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a paper, in our words, and the names of the studies that test it."""
+
+    name: str
+    text: str
+    studies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper and its claims."""
+
+    name: str
+    title: str
+    citation: str
+    claims: tuple[Claim, ...]

@@ -1,16 +1,10 @@
 """Small studies that answer what they are told to, in the shape that real ones have."""
 
-import dataclasses
-import functools
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from studies import Study
-from studies.engine import page as report
-from studies.engine import style as figures
-from studies.engine import summary as results
 from studies.engine.errors import UserError
-from studies.engine.summary import Answer, Summary, at_most
+from studies.engine.protocol import Claim, Figure, Findings, Paper, Study, Table
+from studies.engine.summary import at_most
 
 EXPERIMENT = "We looked at nothing at all."
 RULE = "It holds when the error is at most 1."
@@ -20,104 +14,98 @@ BEHAVIOUR: dict[str, str] = {}
 RUNS: list[str] = []
 
 
-@functools.cache
-def picture():
-    """The bytes of a PNG."""
-    figure, (ax,) = figures.panels(1)
-    ax.plot([0, 1])
-    file = io.BytesIO()
-    figure.savefig(file, dpi=40)
-    return file.getvalue()
+@dataclass(frozen=True)
+class Gate:
+    """Refuses when it is told to, as missing images do."""
+
+    name: str
+
+    def check(self):
+        if BEHAVIOUR.get(self.name) == "refuse":
+            raise UserError("there are no images.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    gate: Gate
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Config:
     preset: str
-    seed: int
+    seed: int = 0
 
 
-def make(letter):
-    """A module-like study for a letter; its config takes no data."""
-
-    class Fake:
-        EXPERIMENT = EXPERIMENT
-        RULE = RULE
-
-        @staticmethod
-        def configure(preset, *, seed=0):
-            if preset not in ("smoke", "laptop"):
-                raise UserError(f"unknown preset {preset!r}.")
-            return Config(preset, seed)
-
-        @staticmethod
-        def run(config, out, *, device="auto", command=None, workers=None):
-            RUNS.append(letter)
-            how = BEHAVIOUR.get(letter, "ok")
-            if how == "refuse":
-                raise UserError("there are no images.")
-            if how == "raise":
-                raise ZeroDivisionError("by zero")
-            if how == "stop":
-                raise KeyboardInterrupt
-            out.mkdir(parents=True, exist_ok=True)
-            png = out / "line.png"
-            png.write_bytes(picture())
-            check = at_most("error", 2.0 if how == "wrong" else 0.5, 1.0, unit="")
-            summary = Summary(
-                study=f"fake-{letter}",
-                config=dataclasses.asdict(config),
-                seed=config.seed,
-                device="cpu",
-                command=command or "",
-                versions=results.versions(),
-                machine=results.machine(),
-                commit=results.commit(),
-                status="incomplete" if how == "half" else "complete",
-                duration=1.5,
-                checks=[check],
-                results={"loss": 0.25 + config.seed, "layers": [{"name": "conv1", "tau": 3.0}]},
-            )
-            if how != "silent":
-                summary.answer = Answer(
-                    EXPERIMENT,
-                    RULE,
-                    check.verdict,
-                    f"The error is {check.observed}.",
-                    [("error", str(check.observed))],
-                    png.name,
-                    "A line.",
-                    "A straight line that rises from 0 to 1.",
-                    against=[f"Nothing was looked at in {letter}."],
-                )
-            summary.write(out / "summary.json")
-            report.write(out / "report.html", summary, title="T", question="Q?", sections=[])
-            return summary
-
-    return Fake
+def measure(cell):
+    how = BEHAVIOUR.get(cell.gate.name, "ok")
+    RUNS.append(cell.gate.name)
+    if how == "stop":
+        raise KeyboardInterrupt
+    if how == "half":
+        raise ValueError("half of it is missing")
+    return {"error": 2.0 if how == "wrong" else 0.5}
 
 
-A, B, C, D = map(make, "ABCD")
-D_AFTER = make("D after")
+def line(ax):
+    ax.plot([0, 1])
 
 
-def registry(letters="ABCD"):
-    return {
-        f"fake-{letter.lower()}": Study(f"fake_{letter}", f"Is {letter} so?", claim=letter)
-        for letter in letters
-    }
+def judge_of(name):
+    def judge(config, measured):
+        if BEHAVIOUR.get(name) == "raise":
+            raise ZeroDivisionError("by zero")
+        if measured[0].error is not None:
+            return Findings("inconclusive", reason="Nothing was measured.")
+        check = at_most("error", measured[0].result["error"], 1.0, unit="")
+        silent = BEHAVIOUR.get(name) == "silent"
+        return Findings(
+            check.verdict,
+            [check],
+            f"The error is {check.observed}.",
+            tables=[Table("Losses", ("name", "loss"), [["conv1", str(0.25 + config.seed)]])],
+            answer=Figure("line", "A line.", "A straight line that rises from 0 to 1.", [line]),
+            against=[] if silent else [f"Nothing was looked at in {name}."],
+        )
+
+    return judge
 
 
-def with_halves():
-    """A registry in which claim D has a study for each of its halves."""
-    return registry() | {"fake-d-after": Study("fake_D_after", "Is D still so?", claim="D")}
+def make(name):
+    """A study of a name; it uses no images."""
+    return Study(
+        name=name,
+        title="T",
+        question=f"Is {name} so?",
+        experiment=EXPERIMENT,
+        rule=RULE,
+        presets={preset: Config(preset) for preset in ("smoke", "laptop")},
+        cells=lambda config, _: [Cell(Gate(name), config.seed)],
+        measure=measure,
+        judge=judge_of(name),
+    )
 
 
-def install(monkeypatch):
-    """Make the fakes importable and forget what they did before."""
-    import sys
+NAMES = ("fake-a", "fake-b", "fake-c", "fake-d")
+STUDIES = {name: make(name) for name in NAMES}
+PAPER = Paper(
+    name="fake2020",
+    title="What nothing does",
+    citation="N. Body, On Nothing, 2020",
+    claims=(
+        Claim("Nothing", "Nothing is so.", ("fake-a", "fake-b")),
+        Claim("Less", "Less is so.", ("fake-c",)),
+        Claim("Least", "Least is so.", ("fake-d",)),
+    ),
+)
 
+
+def forget():
+    """Forget what the fakes were told and did before."""
     BEHAVIOUR.clear()
     RUNS.clear()
-    for letter, module in zip("ABCD", (A, B, C, D), strict=True):
-        monkeypatch.setitem(sys.modules, f"fake_{letter}", module)
-    monkeypatch.setitem(sys.modules, "fake_D_after", D_AFTER)
+
+
+def with_cells(study, cells):
+    """The study with other cells."""
+    return replace(study, cells=cells)

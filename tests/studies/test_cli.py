@@ -8,15 +8,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import studies.reproduce
 from studies.cli import app
+from studies.engine.summary import Summary
 from tests.studies import fake_study
 
 ROOT = Path(__file__).parents[2]
-FAKES = {
-    **studies.reproduce.reproduce.__kwdefaults__,
-    "studies": fake_study.registry(),
-}
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """The registry holds fake studies, and a paper of them."""
+    fake_study.forget()
+    monkeypatch.setattr(registry, "STUDIES", {n: f"{n}-package" for n in fake_study.NAMES})
+    monkeypatch.setattr(registry, "find", fake_study.STUDIES.__getitem__)
+    monkeypatch.setattr(registry, "find_paper", lambda name: fake_study.PAPER)
 
 
 def call(*arguments):
@@ -98,13 +102,12 @@ def test_listing_studies_needs_no_torch():
     assert "conv-modes" in done.stdout
 
 
-def test_reproduce_and_compare(tmp_path, monkeypatch):
-    fake_study.install(monkeypatch)
-    monkeypatch.setattr(studies.reproduce.reproduce, "__kwdefaults__", FAKES)
+@pytest.mark.usefixtures("fakes")
+def test_reproduce_and_compare(tmp_path):
     for seed in (0, 1):
-        result = call("reproduce", "chai2020", "--seed", seed, "--out", tmp_path / f"run{seed}")
+        result = call("reproduce", "fake2020", "--seed", seed, "--out", tmp_path / f"run{seed}")
         assert result.exit_code == 0, result.output
-        assert "3. NLMS at the first step" in result.stdout
+        assert "3. Least" in result.stdout
         assert (tmp_path / f"run{seed}" / "report.html").exists()
     page = tmp_path / "page.html"
     result = call("compare", tmp_path / "run0", tmp_path / "run1", "--out", page)
@@ -112,18 +115,6 @@ def test_reproduce_and_compare(tmp_path, monkeypatch):
     assert "studies.fake-a.seed" in result.stdout
     assert "No check that is in both runs has another verdict." in result.stdout
     assert "studies.fake-a.seed" in page.read_text()
-
-
-def test_reproduce_says_what_is_missing(tmp_path, monkeypatch):
-    fake_study.install(monkeypatch)
-    monkeypatch.setattr(
-        studies.reproduce.reproduce,
-        "__kwdefaults__",
-        {**FAKES, "studies": fake_study.registry("ABC")},
-    )
-    result = call("reproduce", "chai2020", "--out", tmp_path)
-    assert result.exit_code == 1
-    assert "The run is incomplete: Claim 3: there is no study D yet." in result.stderr
 
 
 def test_reproduce_refuses(tmp_path):
@@ -138,11 +129,25 @@ def test_compare_refuses(tmp_path):
     assert_refused(call("compare", tmp_path, tmp_path), "is not the summary of a run")
 
 
-def test_options_that_a_study_does_not_have(tmp_path, monkeypatch):
-    fake_study.install(monkeypatch)
-    monkeypatch.setitem(studies.STUDIES, "fake-a", fake_study.registry()["fake-a"])
+@pytest.mark.usefixtures("fakes")
+def test_options_that_a_study_does_not_have(tmp_path):
     result = call("run", "fake-a", "--data", "cifar10", "--out", tmp_path)
     assert_refused(result, "uses no images")
     assert call("run", "fake-a", "--workers", "2", "--out", tmp_path).exit_code == 0
-    result = call("run", "conv-modes", "--workers", "2", "--out", tmp_path)
-    assert_refused(result, "in one process")
+    result = call("run", "fake-a", "--set", "sed=1", "--out", tmp_path)
+    assert_refused(result, "has no 'sed'")
+    assert_refused(call("run", "fake-a", "--set", "seed", "--out", tmp_path), "NAME=VALUE")
+
+
+@pytest.mark.usefixtures("fakes")
+def test_set_and_judge(tmp_path):
+    words = ("run", "fake-a", "--set", "seed=7", "--out", tmp_path)
+    assert call(*words).exit_code == 0
+    summary = Summary.read(tmp_path / "summary.json")
+    assert "--set seed=7" in summary.command
+    fake_study.BEHAVIOUR["fake-a"] = "silent"
+    result = call("judge", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "Verdict: holds." in result.stdout
+    assert fake_study.RUNS == ["fake-a"]
+    assert Summary.read(tmp_path / "summary.json").answer.against == []

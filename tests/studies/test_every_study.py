@@ -7,20 +7,19 @@ import sys
 
 import pytest
 
-from studies import STUDIES, ported
 from studies.engine.configuring import configure, uses_images
 from studies.engine.errors import UserError
 from studies.engine.grid import canonical, cell_keys
 from studies.engine.protocol import Findings, Lazy, Measured
 from studies.engine.runner import run
+from studies.registry import PAPERS, STUDIES, find, find_paper
 
-NAMES = [name for name, entry in STUDIES.items() if ported(entry) is not None]
 PRESETS = ("smoke", "laptop", "full")
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=STUDIES)
 def study(request):
-    return ported(STUDIES[request.param])
+    return find(request.param)
 
 
 def keys(study, config):
@@ -37,11 +36,33 @@ def counts(config):
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_registered_under_its_name(name):
-    study = ported(STUDIES[name])
+    study = find(name)
     assert study.name == name
-    assert study.question == STUDIES[name].question
+    assert study.measure.path.startswith(f"{STUDIES[name]}.")
+    assert study.question.endswith("?")
+
+
+def test_every_study_of_a_paper_is_registered_and_every_one_in_its_folder_is_of_it():
+    for name, package in PAPERS.items():
+        paper = find_paper(name)
+        assert paper.name == name
+        named = [study for claim in paper.claims for study in claim.studies]
+        assert sorted(named) == sorted(s for s, p in STUDIES.items() if p.startswith(package))
+
+
+def test_names_that_are_not_there():
+    with pytest.raises(UserError, match="no study 'conv-mods'; there is: conv-modes, "):
+        find("conv-mods")
+    with pytest.raises(UserError, match="no paper 'chai2021'; there is: chai2020"):
+        find_paper("chai2021")
+    with pytest.raises(UserError, match="there is no module nothing_here"):
+        find("nothing_here:STUDY")
+    with pytest.raises(UserError, match="studies.registry has no STUDY"):
+        find("studies.registry:STUDY")
+    with pytest.raises(UserError, match="studies.registry:STUDIES is a dict, not a Study"):
+        find("studies.registry:STUDIES")
 
 
 def test_presets(study):
@@ -106,7 +127,6 @@ def test_four_files(study):
 
 
 def test_judging_and_drawing_import_no_torch_and_no_matplotlib():
-    packages = [ported(STUDIES[name]).measure.path.rpartition(".")[0] for name in NAMES]
     code = (
         "import importlib, sys\n"
         # a None in sys.modules would not do: scipy.stats takes it for torch that is imported
@@ -114,7 +134,7 @@ def test_judging_and_drawing_import_no_torch_and_no_matplotlib():
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name in ('torch', 'matplotlib'): raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        f"for package in {packages!r}:\n"
+        f"for package in {list(STUDIES.values())!r}:\n"
         "    for part in ('', '.judge', '.figures'): importlib.import_module(package + part)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
