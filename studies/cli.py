@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -94,8 +94,9 @@ def run(
         from studies.engine.runner import run as run_study
 
         found = registry.find(study)
-        settings = dict(_assignment(text) for text in set_ or [])
-        config = configure(found, preset, **settings, data=data, data_root=data_root, seed=seed)
+        chosen: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed}
+        chosen |= dict(_assignment(text) for text in set_ or [])
+        config = configure(found, preset, **chosen)
         # Spelt out with every option, so that it repeats this run whatever the defaults become.
         words = ["run", study, *_choices(preset, data, data_root, device, seed, folder)]
         words += [word for text in set_ or [] for word in ("--set", text)]

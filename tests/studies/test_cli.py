@@ -8,11 +8,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from studies import registry
 from studies.cli import app
 from studies.engine.summary import Summary
 from tests.studies import fake_study
 
 ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def fakes(monkeypatch):

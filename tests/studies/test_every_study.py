@@ -59,9 +59,9 @@ def test_names_that_are_not_there():
         find_paper("chai2021")
     with pytest.raises(UserError, match="there is no module nothing_here"):
         find("nothing_here:STUDY")
-    with pytest.raises(UserError, match="studies.registry has no STUDY"):
+    with pytest.raises(UserError, match=r"studies.registry has no STUDY"):
         find("studies.registry:STUDY")
-    with pytest.raises(UserError, match="studies.registry:STUDIES is a dict, not a Study"):
+    with pytest.raises(UserError, match=r"studies.registry:STUDIES is a dict, not a Study"):
         find("studies.registry:STUDIES")
 
 
