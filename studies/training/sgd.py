@@ -22,7 +22,6 @@ __all__ = [
     "TrainingRun",
     "accuracy",
     "batch_order",
-    "choose_device",
     "reproducible",
     "run_sgd",
     "train_below",
@@ -41,17 +40,6 @@ class TrainingRun:
     loss: np.ndarray
     train_accuracy: float
     test_accuracy: float | None
-
-
-def choose_device(device: str) -> torch.device:
-    """``auto``, ``cpu`` or ``cuda`` as a torch device; says so when there is no CUDA device."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {device!r}: choose auto, cpu or cuda.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, but torch finds no CUDA device here.")
-    return torch.device(device)
 
 
 @contextlib.contextmanager
