@@ -11,7 +11,7 @@ from torch import nn
 from adaptive.checks import count, flag, fraction, nonnegative, positive, seed, shown
 
 __all__ = ["bias_flag", "count", "flag", "fraction", "nonnegative", "positive", "seed"]
-__all__ += ["Layer", "batch", "finite", "layer", "out_channels", "precision"]
+__all__ += ["Layer", "batch", "below_one", "finite", "layer", "out_channels", "precision"]
 __all__ += ["scalar_loss", "target_like"]
 
 
@@ -126,6 +126,14 @@ def dense(name: str, x: torch.Tensor) -> None:
         )
     if x.is_meta:
         raise TypeError(f"{name} must hold values; got a meta tensor, which has a shape only")
+
+
+def below_one(name: str, value: float) -> float:
+    """A relative width: above 0 and below 1."""
+    width: float = positive(name, value)
+    if width >= 1:
+        raise ValueError(f"{name} must be less than 1; got {value}")
+    return width
 
 
 def finite(name: str, x: torch.Tensor) -> None:

@@ -12,7 +12,7 @@ from cnnbridge.learning.sharpness import SharpnessTrack
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# one colour a part, dark enough on white, told apart by those who do not see red and green
+# colour-blind-safe, one per part
 COLOURS = {
     "approximation": "#999999",
     "regressors": "#0072b2",
@@ -23,11 +23,11 @@ COLOURS = {
 
 
 def plot_audit(audit: Audit, ax: Axes) -> list[Any]:
-    """The size of each part of a prediction's error over the steps, beside the whole.
+    """Draw the size of each part of a prediction's error over the steps, and the whole error.
 
     Parameters
     ----------
-    audit : from ``audit``.
+    audit : from ``NetworkTask.audit``.
     ax : where to draw.
 
     Returns
@@ -44,12 +44,10 @@ def plot_audit(audit: Audit, ax: Axes) -> list[Any]:
     >>> import matplotlib
     >>> matplotlib.use("Agg")
     >>> import matplotlib.pyplot as plt
-    >>> from cnnbridge import audit
+    >>> from cnnbridge import NetworkTask
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
-    >>> result = audit(
-    ...     model, "0", torch.randn(8, 3), torch.randn(8, 2), torch.nn.MSELoss(), lr=0.1, steps=20
-    ... )
-    >>> plot_audit(result, plt.figure().subplots())[0].get_label()
+    >>> task = NetworkTask(model, (torch.randn(8, 3), torch.randn(8, 2)), torch.nn.MSELoss())
+    >>> plot_audit(task.layer("0").audit(0.1, steps=20), plt.figure().subplots())[0].get_label()
     'whole error'
     """
     if not isinstance(audit, Audit):
@@ -73,11 +71,11 @@ def plot_audit(audit: Audit, ax: Axes) -> list[Any]:
 
 
 def plot_sharpness(track: SharpnessTrack, ax: Axes) -> list[Any]:
-    """Hessian and Gauss-Newton sharpness, each layer's own, and the edge, over a run.
+    """Draw Hessian and Gauss-Newton sharpness, each layer's own, and the edge, over a run.
 
     Parameters
     ----------
-    track : from ``track_sharpness``.
+    track : from ``NetworkTask.track``.
     ax : where to draw.
 
     Returns
@@ -94,16 +92,16 @@ def plot_sharpness(track: SharpnessTrack, ax: Axes) -> list[Any]:
     >>> import matplotlib
     >>> matplotlib.use("Agg")
     >>> import matplotlib.pyplot as plt
-    >>> from cnnbridge import track_sharpness
+    >>> from cnnbridge import NetworkTask
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
-    >>> x, y = torch.randn(8, 3), torch.randn(8, 2)
-    >>> track = track_sharpness(model, x, y, torch.nn.MSELoss(), lr=0.1, steps=20, layers=["0"])
+    >>> task = NetworkTask(model, (torch.randn(8, 3), torch.randn(8, 2)), torch.nn.MSELoss())
+    >>> track = task.track(0.1, steps=20, layers=["0"])
     >>> len(plot_sharpness(track, plt.figure().subplots()))
     4
     """
     if not isinstance(track, SharpnessTrack):
         raise TypeError(f"track must be a SharpnessTrack; got {type(track).__name__}")
-    factor = "2" if track.momentum == 0 else f"{2 * (1 + track.momentum):.3g}"
+    factor = "2" if track.sgd.momentum == 0 else f"{2 * (1 + track.sgd.momentum):.3g}"
     lines = [ax.axhline(track.edge, color="black", linestyle="--", label=f"{factor} / lr")]
     lines += ax.plot(track.steps, track.hessian, color="#d55e00", linewidth=2, label="Hessian")
     lines += ax.plot(
@@ -117,7 +115,7 @@ def plot_sharpness(track: SharpnessTrack, ax: Axes) -> list[Any]:
         )
     ax.set_xlabel("step")
     ax.set_ylabel("largest curvature, 1 / learning rate")
-    ax.set_title(f"learning rate {track.learning_rate:g}", fontsize=10)
+    ax.set_title(f"learning rate {track.sgd.lr:g}", fontsize=10)
     ax.set_ylim(bottom=0)
     # below the axes: inside, it would cover lines
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=3, fontsize=8, frameon=False)

@@ -44,25 +44,18 @@ def plain(
     """Curves and edges of SGD without momentum and weight decay."""
     print("| batch | lr | largest deviation | with pooled s.e. | mean theory alone | loss |")
     print("|---|---|---|---|---|---|")
+    task = cnnbridge.LayerTask(conv, x, target)
     edges = {}
     for batch in (1, 4, 32):
-        edges[batch] = cnnbridge.layer_edges(conv, x, batch=batch, seed=0)
-        settings = {
-            "lr": 0.3 * edges[batch].mean_square,
-            "batch": batch,
-            "steps": arguments.steps,
-        }
-        prediction = cnnbridge.predict_layer_minibatch(conv, x, target, **settings)
-        seen = cnnbridge.observe_layer_minibatch(
-            conv, x, target, **settings, runs=arguments.runs, seed=arguments.seed
-        )
-        result = cnnbridge.compare_minibatch(prediction, seen)
-        mean = cnnbridge.predict_layer(
-            conv, x, target, lr=settings["lr"], steps=arguments.steps
-        ).loss
+        small = task.minibatch(batch)
+        edges[batch] = small.edges(seed=0)
+        lr = 0.3 * edges[batch].mean_square
+        result = small.compare(lr, arguments.steps, runs=arguments.runs, seed=arguments.seed)
+        seen = result.observation
+        mean = task.predict(lr, arguments.steps).loss
         off = np.abs(mean / seen.loss - 1)[arguments.steps // 2 :]
         print(
-            f"| {batch} | {settings['lr']:.4f} | {result.largest:.2f} | "
+            f"| {batch} | {lr:.4f} | {result.largest:.2f} | "
             f"{result.largest_pooled:.2f} | "
             f"{off.min():.1%} to {off.max():.1%} off | {seen.loss[0]:.3f} to {seen.loss[-1]:.4f} |",
             flush=True,
@@ -73,7 +66,7 @@ def plain(
     print("| batch | mean square | almost sure (s.e.) | mean | median run diverges at | apart |")
     print("|---|---|---|---|---|---|")
     for batch, edge in edges.items():
-        found = cnnbridge.bisect_minibatch_edge(conv, x, batch=batch, seed=1)
+        found = task.minibatch(batch).edge(seed=1)
         apart = found.lr / edge.almost_sure - 1
         print(
             f"| {batch} | {edge.mean_square:.4f} | {edge.almost_sure:.4f} "
@@ -90,22 +83,17 @@ def with_momentum(
     """Curves at batch 4, each at 0.3 of its own mean-square edge."""
     print("| momentum | decay | lr | edge | largest deviation | pooled | without either | loss |")
     print("|---|---|---|---|---|---|---|---|")
+    task = cnnbridge.LayerTask(conv, x, target).minibatch(4)
     for momentum, decay in ((0.9, 0.0), (0.0, 0.1), (0.9, 0.1)):
-        sgd = {"momentum": momentum, "weight_decay": decay}
-        settings = {"batch": 4, "steps": arguments.steps}
-        edge = cnnbridge.predict_layer_minibatch(
-            conv, x, target, lr=1.0, batch=4, steps=0, **sgd
-        ).mean_square_edge
-        settings["lr"] = 0.3 * edge
-        prediction = cnnbridge.predict_layer_minibatch(conv, x, target, **settings, **sgd)
-        seen = cnnbridge.observe_layer_minibatch(
-            conv, x, target, **settings, **sgd, runs=arguments.runs, seed=arguments.seed
-        )
-        result = cnnbridge.compare_minibatch(prediction, seen)
-        without = cnnbridge.predict_layer_minibatch(conv, x, target, **settings).loss
+        sgd = cnnbridge.SGD(1.0, momentum, decay)
+        edge = task.predict(sgd, steps=0).mean_square_edge
+        lr = 0.3 * edge
+        result = task.compare(sgd.at(lr), arguments.steps, runs=arguments.runs, seed=arguments.seed)
+        seen = result.observation
+        without = task.predict(lr, arguments.steps).loss
         off = np.abs(without / seen.loss - 1)[arguments.steps // 2 :]
         print(
-            f"| {momentum} | {decay} | {settings['lr']:.4f} | {edge:.4f} | {result.largest:.2f} | "
+            f"| {momentum} | {decay} | {lr:.4f} | {edge:.4f} | {result.largest:.2f} | "
             f"{result.largest_pooled:.2f} | {off.min():.1%} to {off.max():.1%} off | "
             f"{seen.loss[0]:.3f} to {seen.loss[-1]:.4f} |",
             flush=True,

@@ -7,13 +7,13 @@ python docs/predictions.py audit       why the predictions of each layer stop ho
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
 
 import torch
 from torch import nn
 
 import cnnbridge
+from cnnbridge.results import Comparison
 from studies.training.images import load
 from studies.training.networks import SmallCNN
 from studies.training.sgd import train_below
@@ -36,7 +36,7 @@ def checkpoint(
     return model, train_below(model, x, y, until)
 
 
-def row(name: str, result: cnnbridge.Comparison, at: tuple[int, ...] = (5, 20, 100, 200)) -> str:
+def row(name: str, result: Comparison, at: tuple[int, ...] = (5, 20, 100, 200)) -> str:
     """One line of a table."""
     steps = [n for n in at if n < len(result.skill)]
     cells = [name, *(f"{result.displacement_error[n]:.1%} ({result.skill[n]:+.2f})" for n in steps)]
@@ -50,13 +50,16 @@ def levels(until: float, lr: float, steps: int) -> None:
     model, trained = checkpoint(x, y, 8, until)
     print(f"\nloss {until} after {trained} steps; lr {lr}; error (skill) at step 5, 20, 100, 200; "
           f"horizons at 10 % and 50 %\n")  # fmt: skip
+    task = cnnbridge.NetworkTask(model, (x, y), CE)
     for layer in ("conv1", "conv2", "conv3", "classify"):
-        result = cnnbridge.compare_in_place(model, layer, x, y, CE, lr=lr, steps=steps)
-        for name, comparison in result.comparisons.items():
-            print(row(f"2, {layer}, {name}", comparison), flush=True)
-    run = cnnbridge.observe_network(model, x, y, CE, lr=lr, steps=steps)
+        alone = task.layer(layer)
+        run = alone.observe(lr, steps)
+        for name in ("gauss_newton", "kronecker", "scalar"):
+            prediction = alone.predict(lr, steps, curvature=name)
+            print(row(f"2, {layer}, {name}", cnnbridge.compare(prediction, run)), flush=True)
+    run = task.observe(lr, steps)
     for h in (None, 50, 10, 2):
-        prediction = cnnbridge.predict_network(model, x, y, CE, lr=lr, steps=steps, relinearize=h)
+        prediction = task.predict(lr, steps, relinearize=h)
         name = "3, whole network" if h is None else f"4, every {h} steps"
         print(row(name, cnnbridge.compare(prediction, run)), flush=True)
         if h is None:
@@ -67,9 +70,10 @@ def audits(until: float, lr: float, steps: int, figure: Path | None) -> None:
     """What breaks, layer by layer."""
     x, y = digits()
     model, _ = checkpoint(x, y, 8, until)
+    task = cnnbridge.NetworkTask(model, (x, y), CE)
     found = {}
     for layer in ("conv1", "conv2", "conv3", "classify"):
-        found[layer] = cnnbridge.audit(copy.deepcopy(model), layer, x, y, CE, lr=lr, steps=steps)
+        found[layer] = task.layer(layer).audit(lr, steps)
         for n in (5, 20, steps):
             print(found[layer].sentence(n), flush=True)
     if figure is not None:

@@ -1,22 +1,24 @@
-"""Why a prediction of one layer stops holding: its error, taken apart."""
+"""Why a prediction of one layer stops holding: its error, split by cause."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from adaptive.checks import Array
-from adaptive.checks import choice as _choice
 from cnnbridge import _checks
-from cnnbridge.layers.isolation import find_module, own_precision
-from cnnbridge.learning.network import Settings, train
-from cnnbridge.learning.objective import Objective, Product, load_curvlinops
-from cnnbridge.learning.one_layer import ASSUMPTIONS, CURVATURES, LEVEL, Curvature, kronecker_modes
+from cnnbridge.layers.isolation import find_module
+from cnnbridge.learning.network import train
+from cnnbridge.learning.objective import Objective, gauss_newton
+from cnnbridge.learning.one_layer import ASSUMPTIONS, LEVEL, Curvature, kronecker_modes
+from cnnbridge.learning.paths import Product
+from cnnbridge.learning.sgd import SGD
 
 PARTS = {
     "approximation": "the curvature was not the layer's own Gauss-Newton matrix",
@@ -29,20 +31,20 @@ PARTS = {
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """The error of a level-2 prediction in parts that add up, step by step.
+    """The error of a level-2 prediction, split into parts that add up at every step.
 
     Attributes
     ----------
     layer, curvature : what was predicted, and with which curvature.
     trained : "all" layers learned, or the "layer" alone.
     level, assumption : of the prediction.
-    learning_rate, momentum, weight_decay : SGD's settings.
+    sgd : the settings of SGD.
     parts : names of the J parts; ``PARTS`` says what each means.
     error : (steps + 1,): |observed - predicted| / |observed| of the displacement.
     contributions : (steps + 1, J, P): what each part adds to observed - predicted; their sum over
         J is the whole, up to ``residue``.
-    shares : (steps + 1, J): projections of the parts on their sum, as parts of it: they add up to
-        1. Negative where a part makes up for others. Zero where there is no error.
+    shares : (steps + 1, J): projection of each part on their sum, as a fraction of it: they add up
+        to 1. Negative where a part offsets others. Zero where there is no error.
     sizes : (steps + 1, J): norm of each part over |observed| displacement.
     drift : (steps + 1,): |R(n) - R(0)| / |R(0)|, Frobenius, of second moments of the layer's
         input channels.
@@ -58,9 +60,7 @@ class Audit:
     trained: str
     level: str
     assumption: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
+    sgd: SGD
     residue: float
     parts: tuple[str, ...] = field(repr=False)
     error: Array = field(repr=False)
@@ -102,7 +102,7 @@ class Audit:
             f"the prediction is off by {self.error[n]:.1%} of the distance moved, because "
             f"{'; '.join(words)}"
         )
-        text += f"; made up for in part because {'; '.join(against)}. " if against else ". "
+        text += f"; offset in part because {'; '.join(against)}. " if against else ". "
         return text + (
             f"It left {tolerance:.0%} at step {beyond[0]}."
             if beyond.size
@@ -110,22 +110,10 @@ class Audit:
         )
 
 
-@own_precision()
-def audit(
-    model: nn.Module,
-    layer: str,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    loss: nn.Module,
-    *,
-    lr: float,
-    steps: int,
-    curvature: Curvature = "gauss_newton",
-    trained: Literal["all", "layer"] = "all",
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+def audit_layer(
+    objective: Objective, sgd: SGD, steps: int, curvature: Curvature, trained: str
 ) -> Audit:
-    """Train, predict one layer, and take the error of the prediction apart at every step.
+    """Train, predict one layer, and split the error of the prediction by cause at every step.
 
     With u the layer's regressors, y its outputs, delta = dL/dy, and 0 for the start, gradients of
     the layer are replaced one assumption at a time, always in this order:
@@ -141,118 +129,125 @@ def audit(
 
     The differences add up to the true gradient minus the predicted one. Each is then carried
     through the prediction's own recursion, which is linear, so the parts of the weights add up too.
-    Another order would share out the same error otherwise.
-
-    Parameters
-    ----------
-    model, x, y, loss, lr, steps, momentum, weight_decay : as in ``predict_network``.
-    layer : a convolution, transposed convolution or linear layer, used once in a forward pass: in a
-        row of uses one would move the regressors of the next, though nothing else learns.
-    curvature : as in ``predict_in_place``.
-    trained : whether "all" layers learn, or this "layer" alone: then only "approximation" and
-        "curvature" can break.
-
-    Returns
-    -------
-    Audit; it stores 5 (steps + 1) times the layer's weights, and costs about ten steps of
-    training for each.
-
-    Raises
-    ------
-    TypeError, ValueError : as ``predict_in_place``; layer is of another kind, used twice, or
-        without effect on the loss.
-
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
-    >>> x, y = torch.randn(8, 1, 6, 6), torch.randint(3, (8,))
-    >>> result = audit(model, "0", x, y, nn.CrossEntropyLoss(), lr=0.1, steps=20)
-    >>> bool(np.allclose(result.shares[2:].sum(axis=1), 1)), result.parts[1]
-    (True, 'regressors')
+    Another order would divide the same error differently.
     """
-    kind: str = _choice("curvature", curvature, CURVATURES)
-    who: str = _choice("trained", trained, ("all", "layer"))
-    settings = Settings.check(lr, steps, momentum, weight_decay)
-    part = _checks.layer(f"layer {layer!r}", find_module(model, layer))
-    still = _Split(Objective(model, x, y, loss, layer))
-    run = Objective(model, x, y, loss, None if who == "all" else layer)
-    now = _Split(run, layer, still.objective.names)
-    product = _product(still.objective, kind)
+    layer = objective.layer
+    if layer is None or len(objective.batches) > 1:
+        got = "all layers" if layer is None else f"{len(objective.batches)} batches"
+        raise ValueError(
+            f"audit must be asked of one layer and one batch, such as "
+            f"NetworkTask(model, (x, y), loss).layer('conv1').audit(...); got {got}"
+        )
+    part = _checks.layer(f"layer {layer!r}", find_module(objective.model, layer))
+    run = objective.of_layer(None) if trained == "all" else objective
+    frozen = objective.twin()
+    with _Split(frozen) as still, _Split(run, layer, objective.names) as now:
+        course = _Course(still, now, sgd, steps, _product(frozen, curvature), part)
+        train(run, sgd, steps, course.look)
+    return course.audit(layer, curvature, trained)
 
-    u0, y0, delta0 = still.stream()
-    g0 = still.gradient(u0, delta0)
-    start = still.objective.start
-    P, J = len(start), len(PARTS)
-    # column 0 is the prediction, the others what each part adds to observed - predicted
-    state = start.new_zeros((P, 1 + J))
-    velocity = torch.zeros_like(state)
-    path = start.new_full((settings.steps + 1, P, 1 + J), torch.nan)
-    seen = start.new_full((settings.steps + 1, P), torch.nan)
-    drift = start.new_full((settings.steps + 1,), torch.nan)
-    moment0 = _moment(u0, part)
 
-    def look(n: int, _: torch.Tensor, value: torch.Tensor) -> bool:
-        nonlocal state, velocity
-        weights = now.weights()
+class _Course:
+    """Follows a training and carries each part of the error through the recursion.
+
+    Column 0 of ``state`` is the prediction, the others what each part adds to observed - predicted.
+    """
+
+    def __init__(
+        self,
+        still: _Split,
+        now: _Split,
+        sgd: SGD,
+        steps: int,
+        product: Product,
+        part: nn.Module,
+    ) -> None:
+        self.still, self.now, self.sgd = still, now, sgd
+        self.product, self.part = product, part
+        self.u0, self.y0, self.delta0 = still.stream()
+        self.g0 = still.gradient(self.u0, self.delta0)
+        self.start = still.objective.start
+        P, J = len(self.start), len(PARTS)
+        self.state = self.start.new_zeros((P, 1 + J))
+        self.velocity = torch.zeros_like(self.state)
+        self.path = self.start.new_full((steps + 1, P, 1 + J), torch.nan)
+        self.seen = self.start.new_full((steps + 1, P), torch.nan)
+        self.drift = self.start.new_full((steps + 1,), torch.nan)
+        self.moment0 = _moment(self.u0, part)
+
+    def look(self, n: int, _: torch.Tensor, value: torch.Tensor) -> bool:
+        """Record step n and move on to the next."""
+        weights = self.now.weights()
         if not (torch.isfinite(value) and torch.isfinite(weights).all()):
             return False
-        moved = weights - start
-        path[n], seen[n] = state, moved
-        u, out, delta = now.stream()
-        drift[n] = torch.linalg.norm(_moment(u, part) - moment0) / torch.linalg.norm(moment0)
-        curved = product(torch.cat([moved[:, None], state], dim=1))
+        moved = weights - self.start
+        self.path[n], self.seen[n] = self.state, moved
+        u, out, delta = self.now.stream()
+        change = _moment(u, self.part) - self.moment0
+        self.drift[n] = torch.linalg.norm(change) / torch.linalg.norm(self.moment0)
+        curved = self.product(torch.cat([moved[:, None], self.state], dim=1))
+        forces = self._forces(curved[:, 0], weights, u, out, delta)
+        push = torch.stack([self.g0 + self.sgd.weight_decay * self.start, *forces], dim=1)
+        self.velocity = self.sgd.momentum * self.velocity + push + curved[:, 1:]
+        self.velocity = self.velocity + self.sgd.weight_decay * self.state
+        self.state = self.state - self.sgd.lr * self.velocity
+        return True
+
+    def _forces(
+        self,
+        curved: torch.Tensor,
+        weights: torch.Tensor,
+        u: torch.Tensor,
+        out: torch.Tensor,
+        delta: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """What each assumption, replaced in turn, adds to the gradient."""
+        still, u0, y0, delta0 = self.still, self.u0, self.y0, self.delta0
         stages = [
-            g0 + curved[:, 0],
+            self.g0 + curved,
             still.gradient(u0, delta0 + still.bend(y0, still.output(u0, weights) - y0)),
             still.gradient(u, delta0 + still.bend(y0, out - y0)),
             still.gradient(u, still.errors(out)),
         ]
-        stages.append(stages[-1] + still.gradient(u, now.errors(y0) - delta0))
+        stages.append(stages[-1] + still.gradient(u, self.now.errors(y0) - delta0))
         stages.append(still.gradient(u, delta))
-        forces = [after - before for before, after in pairwise(stages)]
-        push = torch.stack([g0 + settings.weight_decay * start, *forces], dim=1)
-        velocity = settings.momentum * velocity + push + curved[:, 1:]
-        velocity = velocity + settings.weight_decay * state
-        state = state - settings.lr * velocity
-        return True
+        return [after - before for before, after in pairwise(stages)]
 
-    train(run, settings, look)
-    whole = path.cpu().numpy()
-    predicted, parts = whole[:, :, 0], whole[:, :, 1:].transpose(0, 2, 1)
-    observed = seen.cpu().numpy()
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        total = parts.sum(axis=1)
-        moved = np.linalg.norm(observed, axis=1)
-        power = (total**2).sum(axis=1)
-        missed = np.sqrt(power)
-        gap = np.abs(total - (observed - predicted))
-        unit = np.nanmax(moved, initial=0.0)
-        return Audit(
-            layer=layer,
-            curvature=kind,
-            trained=who,
-            level=LEVEL.format(curvature=kind),
-            assumption=ASSUMPTIONS[kind],
-            learning_rate=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            residue=float(np.nanmax(gap) / unit) if unit else 0.0,
-            parts=tuple(PARTS),
-            error=np.where(missed == 0, 0.0, missed / moved),
-            contributions=parts,
-            shares=np.where(
-                (power == 0)[:, None],
-                0.0,
-                np.einsum("njp,np->nj", parts, total) / power[:, None],
-            ),
-            sizes=np.where(
-                (moved == 0)[:, None], 0.0, np.linalg.norm(parts, axis=2) / moved[:, None]
-            ),
-            drift=drift.cpu().numpy(),
-            observed=observed,
-            predicted=predicted,
-        )
+    def audit(self, layer: str, curvature: str, trained: str) -> Audit:
+        """Sizes and shares of what was recorded."""
+        whole = self.path.cpu().numpy()
+        predicted, parts = whole[:, :, 0], whole[:, :, 1:].transpose(0, 2, 1)
+        observed = self.seen.cpu().numpy()
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            total = parts.sum(axis=1)
+            moved = np.linalg.norm(observed, axis=1)
+            power = (total**2).sum(axis=1)
+            missed = np.sqrt(power)
+            gap = np.abs(total - (observed - predicted))
+            unit = np.nanmax(moved, initial=0.0)
+            return Audit(
+                layer=layer,
+                curvature=curvature,
+                trained=trained,
+                level=LEVEL.format(curvature=curvature),
+                assumption=ASSUMPTIONS[curvature],
+                sgd=self.sgd,
+                residue=float(np.nanmax(gap) / unit) if unit else 0.0,
+                parts=tuple(PARTS),
+                error=np.where(missed == 0, 0.0, missed / moved),
+                contributions=parts,
+                shares=np.where(
+                    (power == 0)[:, None],
+                    0.0,
+                    np.einsum("njp,np->nj", parts, total) / power[:, None],
+                ),
+                sizes=np.where(
+                    (moved == 0)[:, None], 0.0, np.linalg.norm(parts, axis=2) / moved[:, None]
+                ),
+                drift=self.drift.cpu().numpy(),
+                observed=observed,
+                predicted=predicted,
+            )
 
 
 class _Split:
@@ -268,7 +263,18 @@ class _Split:
         self._instead: torch.Tensor | None = None
         self._passed: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._watch = False
-        self.part.register_forward_hook(self._hook, prepend=True, with_kwargs=True)
+
+    def __enter__(self) -> _Split:
+        self._handle = self.part.register_forward_hook(self._hook, prepend=True, with_kwargs=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._handle.remove()
 
     def _hook(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor
@@ -315,27 +321,14 @@ class _Split:
 
     def bend(self, out: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         """H change: the Gauss-Newton curvature of the loss at the layer's output."""
-        load_curvlinops()  # quiets torch's forward mode
-
-        def tail(t: torch.Tensor) -> torch.Tensor:
-            self._instead = t
-            try:
-                z: torch.Tensor = self.objective.model(self.objective.x)
-            finally:
-                self._instead = None
-            return z
-
-        z, dz = torch.func.jvp(tail, (out,), (change,))  # type: ignore[misc]
-        z = z.detach().requires_grad_()
-        (g,) = torch.autograd.grad(
-            self.objective.loss_module(z, self.objective.y), z, create_graph=True
-        )
-        if not g.requires_grad:
-            return torch.zeros_like(change)
-        (bent,) = torch.autograd.grad(g, z, dz.detach())
         leaf = out.detach().requires_grad_()
-        (result,) = torch.autograd.grad(tail(leaf), leaf, bent)
-        return result
+        self._instead = leaf
+        try:
+            z, value = self.objective.run(self.objective.batches[0])
+        finally:
+            self._instead = None
+        (bent,) = gauss_newton(z, value, [leaf])([change])
+        return torch.zeros_like(change) if bent is None else bent
 
     def output(self, u: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """The layer by itself, with given weights."""
@@ -358,9 +351,7 @@ class _Split:
             p.copy_(value.view_as(p))
 
     def _loss(self) -> torch.Tensor:
-        o = self.objective
-        value: torch.Tensor = o.loss_module(o.model(o.x), o.y)
-        return value
+        return self.objective.value()
 
 
 def _product(objective: Objective, kind: str) -> Product:

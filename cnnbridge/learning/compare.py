@@ -1,4 +1,4 @@
-"""Prediction beside observation: how far apart, for how long, and against which baseline."""
+"""How far a prediction is from the training it predicted, and for how long it holds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import numpy as np
 
 from adaptive.checks import Array
 from cnnbridge import _checks
-from cnnbridge.learning.layer import LayerPrediction
-from cnnbridge.learning.network import NetworkObservation, NetworkPrediction
-from cnnbridge.learning.observe import LayerObservation
+from cnnbridge.learning.records import Observation, Prediction
 
-# numbers at a time: a few of the processor's caches
+# numbers handled at once: small enough to stay in the processor's caches
 BLOCK = 1 << 20
 
 
@@ -25,14 +23,16 @@ class Comparison:
 
     Attributes
     ----------
+    prediction, observation : what was compared.
     mode_error : shape of one step's modes: largest departure of a mode over the run. At level 1
         relative to the norm |W(0) - W_star| of the initial weight error of the whole layer; at
-        levels 2 to 4, where the rest may be infinitely far, to the largest |W(n) - W(0)| observed.
+        levels 2 to 4, where the end of training may be infinitely far, to the largest
+        |W(n) - W(0)| observed.
     max_mode_error : the largest of them; NaN for a prediction without modes (level 4).
     loss_error : (steps + 1,): |predicted - observed| / |observed| loss.
     displacement_error : (steps + 1,): |predicted - observed| / |observed| of W(n) - W(0).
     line_error : (steps + 1,): the same for straight-line extrapolation, the baseline that costs
-        nothing: SGD with the gradient of step 0 for ever, n (W(1) - W(0)) without momentum.
+        nothing: SGD that keeps the gradient of step 0, n (W(1) - W(0)) without momentum.
     skill : (steps + 1,): 1 - displacement_error / line_error; 1 is perfect, 0 no better than the
         line, as at steps 0 and 1, where they agree.
     horizon : for each tolerance the first step at which displacement_error exceeds it; None if it
@@ -40,6 +40,8 @@ class Comparison:
     steps_compared : steps with finite observation, n = 0 included.
     """
 
+    prediction: Prediction = field(repr=False)
+    observation: Observation = field(repr=False)
     max_mode_error: float
     horizon: dict[float, int | None]
     steps_compared: int
@@ -51,16 +53,15 @@ class Comparison:
 
 
 def compare(
-    prediction: LayerPrediction | NetworkPrediction,
-    observation: LayerObservation | NetworkObservation,
+    prediction: Prediction,
+    observation: Observation,
     tolerances: Sequence[float] = (0.1, 0.5),
 ) -> Comparison:
-    """Lay a prediction beside the training that it predicted.
+    """Compare a prediction, of any level, with the training that it predicted.
 
     Parameters
     ----------
-    prediction, observation : of the same layer or network, settings and number of steps; a
-        ``LayerObservation`` made with ``basis=prediction``, or from the same arguments.
+    prediction, observation : of the same layer or network, settings and number of steps.
     tolerances : of ``displacement_error``, for the horizon.
 
     Returns
@@ -69,8 +70,8 @@ def compare(
 
     Raises
     ------
-    TypeError : prediction and observation are not of one kind.
-    ValueError : prediction and observation differ in steps, shape, SGD's settings or basis; a
+    TypeError : prediction or observation is not one.
+    ValueError : prediction and observation differ in steps, parameters or SGD's settings; a
         tolerance is not positive.
 
     Examples
@@ -86,20 +87,17 @@ def compare(
     (True, {0.1: None, 0.5: None})
     """
     limits = [_checks.positive("tolerances", t) for t in tolerances]
+    _belong_together(prediction, observation)
     rows = observation.steps + 1
     end = rows if observation.diverged_at is None else observation.diverged_at
-    p, o, predicted_modes, observed_modes = _paths(prediction, observation, end)
+    p, o = prediction.displacement[:end], observation.displacement[:end]
     # near the overflow of a diverging run the errors may overflow too: inf is the right answer
     with np.errstate(over="ignore", invalid="ignore"):
         moved = _distances(o)
-        gap = np.abs(predicted_modes - observed_modes)
-        if isinstance(prediction, LayerPrediction):
-            scale = float(np.linalg.norm(prediction.modes[:1]))
-        else:
-            scale = float(moved.max(initial=0.0))
-        mode_error = _ratio(gap.max(axis=0, initial=0.0), scale)
+        gap = np.abs(prediction.modes[:end] - prediction.project(observation)[:end])
+        mode_error = _ratio(gap.max(axis=0, initial=0.0), prediction.mode_scale(moved))
         error = _distances(p, o)
-        reach = _reach(prediction.momentum, end)
+        reach = _reach(prediction.sgd.momentum, end)
         missed = _distances(p[1:2], o, reach) if len(p) > 1 else error
         loss = np.abs(prediction.loss[:end] - observation.loss[:end])
         displacement_error = _ratio(error, moved)
@@ -108,6 +106,8 @@ def compare(
         loss_error = _ratio(loss, np.abs(observation.loss[:end]))
     exceeded = {t: np.flatnonzero(~(displacement_error <= t)) for t in limits}
     return Comparison(
+        prediction=prediction,
+        observation=observation,
         max_mode_error=float(mode_error.max()) if mode_error.size else float("nan"),
         horizon={t: int(n[0]) if n.size else None for t, n in exceeded.items()},
         steps_compared=end,
@@ -119,62 +119,31 @@ def compare(
     )
 
 
-def _paths(
-    prediction: LayerPrediction | NetworkPrediction,
-    observation: LayerObservation | NetworkObservation,
-    end: int,
-) -> tuple[Array, Array, Array, Array]:
-    """Displacements (end, P) and modes (end, ...), predicted and observed."""
-    if isinstance(prediction, LayerPrediction) and isinstance(observation, LayerObservation):
-        _same(prediction, observation, "modes")
-        if not (
-            np.array_equal(prediction.w_star, observation.w_star)
-            and np.array_equal(prediction.eigenvectors, observation.eigenvectors)
-        ):
-            raise ValueError(
-                "observation must be in the modes of the prediction; got another basis: "
-                "make it with basis=prediction"
+def _belong_together(prediction: Prediction, observation: Observation) -> None:
+    for name, value, kind in (
+        ("prediction", prediction, Prediction),
+        ("observation", observation, Observation),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name} must be one of cnnbridge, {kind.__name__}; got {type(value).__name__}"
             )
-        a, b = prediction.modes[:end], observation.modes[:end]
-        # rotated weights: distances in modes are distances in weights
-        with np.errstate(over="ignore", invalid="ignore"):
-            p, o = ((m - m[:1]).reshape(end, -1) for m in (a, b))
-        return p, o, a, b
-    if isinstance(prediction, NetworkPrediction) and isinstance(observation, NetworkObservation):
-        _same(prediction, observation, "displacement")
-        if prediction.names != observation.names:
-            raise ValueError(
-                f"observation must be of the prediction's parameters, "
-                f"{', '.join(prediction.names)}; got {', '.join(observation.names)}"
-            )
-        o = observation.displacement[:end]
-        return (
-            prediction.displacement[:end],
-            o,
-            prediction.modes[:end],
-            prediction.basis.to_modes(o),
-        )
-    raise TypeError(
-        f"observation must be of the prediction's kind, {type(prediction).__name__}; "
-        f"got {type(observation).__name__}"
-    )
-
-
-def _same(
-    prediction: LayerPrediction | NetworkPrediction,
-    observation: LayerObservation | NetworkObservation,
-    path: str,
-) -> None:
-    wanted_shape, shape = (np.shape(getattr(a, path)) for a in (prediction, observation))
-    if wanted_shape != shape:
+    wanted, shape = prediction.displacement.shape, observation.displacement.shape
+    if wanted != shape:
         raise ValueError(
-            f"observation must have the prediction's steps and weights, {path} of shape "
-            f"{wanted_shape}; got {shape}"
+            f"observation must have the prediction's steps and weights, displacement of shape "
+            f"{wanted}; got {shape}"
         )
-    for name in ("learning_rate", "momentum", "weight_decay"):
-        wanted, got = getattr(prediction, name), getattr(observation, name)
-        if wanted != got:
-            raise ValueError(f"observation must have the prediction's {name}, {wanted}; got {got}")
+    if prediction.sgd != observation.sgd:
+        raise ValueError(
+            f"observation must have the prediction's settings, {prediction.sgd}; "
+            f"got {observation.sgd}"
+        )
+    if prediction.names != observation.names:
+        raise ValueError(
+            f"observation must be of the prediction's parameters, "
+            f"{', '.join(prediction.names)}; got {', '.join(observation.names)}"
+        )
 
 
 def _distances(p: Array, o: Array | None = None, reach: Array | None = None) -> Array:
@@ -202,7 +171,7 @@ def _reach(momentum: float, rows: int) -> Array:
 
 
 def _ratio(a: Array, b: Array | float) -> Array:
-    """a / b where nothing missed of nothing is no error, and something of nothing is inf."""
+    """a / b, where 0 / 0 is no error and anything else over 0 is inf."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(np.equal(a, 0), 0.0, np.divide(a, b))
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 
 import adaptive
+from adaptive import search
 from adaptive.checks import Array
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.isolation import autograd
-from cnnbridge.layers.patches import check_input
+from cnnbridge.learning.records import Edge
+from cnnbridge.learning.sgd import SGD
 from cnnbridge.learning.side_by_side import Runs, data_by_group
 
 LEVEL = "1: layer MSE, mini-batches drawn at random"
 ASSUMPTION = (
-    "none but exact arithmetic: the desired response is given, and every batch is drawn anew from "
-    "all images, {how}. Going through a shuffled data set in epochs is not covered"
+    "none but exact arithmetic: the desired response is given, and every batch is drawn "
+    "independently from all images, {how}. Going through a shuffled data set in epochs is not "
+    "covered"
+)
+EDGE_RULE = (
+    "float64. Each run trains the layer twice on the same batches, from two starts. A learning "
+    "rate diverges if, in the median run, the two are further apart at the end than after a "
+    "tenth of the steps, in outputs over all images"
 )
 
 
 @dataclass(frozen=True)
-class LayerEdges:
+class MinibatchEdges:
     """Three learning rates at which mini-batch training of a layer breaks, in torch's units.
 
     Attributes
@@ -62,7 +71,7 @@ class MinibatchPrediction:
     Attributes
     ----------
     level, assumption : which prediction this is, and what it rests on.
-    learning_rate, momentum, weight_decay : SGD's settings.
+    sgd : the settings of SGD.
     batch, replace : images per batch, and how they are drawn.
     loss : (steps + 1,): expected ``MSELoss()`` over all images at W(n); inf past overflow.
     loss_min : the least MSE that any weights reach.
@@ -72,9 +81,7 @@ class MinibatchPrediction:
         weight decay.
     """
 
-    learning_rate: float
-    momentum: float
-    weight_decay: float
+    sgd: SGD
     batch: int
     replace: bool
     loss_min: float
@@ -94,7 +101,7 @@ class MinibatchPrediction:
     @property
     def stable(self) -> bool:
         """Whether the expected loss converges."""
-        return self.learning_rate < self.mean_square_edge
+        return self.sgd.lr < self.mean_square_edge
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +110,7 @@ class MinibatchObservation:
 
     Attributes
     ----------
-    learning_rate, momentum, weight_decay, batch, replace, runs, seed : what was run.
+    sgd, batch, replace, runs, seed : what was run.
     loss, loss_se : (steps + 1,): mean over runs of ``MSELoss()`` over all images at W(n), and its
         standard error.
     loss_median : (steps + 1,): of the same, which few heavy runs cannot carry away.
@@ -111,9 +118,7 @@ class MinibatchObservation:
     diverged : runs that left the finite numbers; means are inf or NaN from there on.
     """
 
-    learning_rate: float
-    momentum: float
-    weight_decay: float
+    sgd: SGD
     batch: int
     replace: bool
     runs: int
@@ -128,7 +133,7 @@ class MinibatchObservation:
 
 @dataclass(frozen=True, eq=False)
 class MinibatchComparison:
-    """Prediction and runs, in standard errors of the runs.
+    """How far the runs are from the prediction, in their standard errors.
 
     The loss is skewed over runs, the more so where few images of a batch decide. A step whose
     runs happen to lack their heavy ones has a low mean and a low standard error at once, and seems
@@ -136,12 +141,15 @@ class MinibatchComparison:
 
     Attributes
     ----------
+    prediction, observation : what was compared.
     largest, largest_pooled : largest of |deviations|, of |pooled|.
     deviations : (steps + 1,): (mean observed - predicted loss) / standard error of that step.
     pooled : (steps + 1,): the same in the rms of the standard errors of five steps either side.
     weight_deviations : (steps + 1, M, L): of the mean weights, in their standard errors.
     """
 
+    prediction: MinibatchPrediction = field(repr=False)
+    observation: MinibatchObservation = field(repr=False)
     largest: float
     largest_pooled: float
     deviations: Array = field(repr=False)
@@ -149,306 +157,321 @@ class MinibatchComparison:
     weight_deviations: Array = field(repr=False)
 
 
-@dataclass(frozen=True)
-class MinibatchEdgeObservation:
-    """Where the median of mini-batch trainings starts to diverge.
+class MinibatchTask:
+    """A layer trained by mini-batches; made by ``LayerTask.minibatch``.
+
+    Many runs go through autograd and ``torch.optim.SGD`` together, in float64 on x's device, each
+    with its own weights and its own batches.
 
     Attributes
     ----------
-    lower, upper : highest learning rate seen to converge, lowest seen to diverge.
-    batch, replace, runs, steps, seed : what was run.
-    rule : when a learning rate counts as diverging.
-    """
-
-    lower: float
-    upper: float
-    batch: int
-    replace: bool
-    runs: int
-    steps: int
-    seed: int
-    rule: str = (
-        "float64. Each run trains the layer twice on the same batches, from two starts. A learning "
-        "rate diverges if, in the median run, the two are further apart at the end than after a "
-        "tenth of the steps, in outputs over all images"
-    )
-
-    @property
-    def lr(self) -> float:
-        """The middle of the bracket."""
-        return (self.lower + self.upper) / 2
-
-
-def predict_layer_minibatch(
-    conv: Layer,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    *,
-    lr: float,
-    batch: int,
-    steps: int,
-    replace: bool = True,
-    bias: bool | None = None,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-) -> MinibatchPrediction:
-    """Predict mini-batch training of a layer on its own MSE, by the exact mean-square recursion.
-
-    Level 1: the desired response is given. Fourth moments are the data's own, image by image; no
-    Gaussian and no independence is assumed, since batches drawn anew are independent.
-
-    Parameters
-    ----------
-    conv : any convolution, transposed convolution or linear layer of ``torch.nn``; its present
-        weights are the start. It is not changed.
-    x, target : as in ``predict_layer``: the images that batches are drawn from. For a linear layer
-        an image is one entry along the first axis, with all its tokens.
-    lr, momentum, weight_decay : as given to ``torch.optim.SGD``; momentum below 1.
+    layer, x, target, bias : of the ``LayerTask``. For a linear layer an image is one entry along
+        the first axis, with all its tokens.
     batch : images in a batch.
-    steps : number of updates.
     replace : whether an image can appear twice in a batch.
-    bias : whether the bias learns too; by default if the layer has one.
-
-    Returns
-    -------
-    MinibatchPrediction, computed in float64.
-
-    Raises
-    ------
-    TypeError, ValueError : as ``predict_layer``; batch < 1, or more than the images without
-        replacement; silent input.
-
-    Notes
-    -----
-    ``adaptive.predict_minibatch`` has the recursion: heavy ball with momentum, leaky LMS with
-    weight decay, mu = 2 lr / M and leakage M weight_decay / 2. Weight decay moves the weights away
-    from those of least loss: ``loss_final`` holds that too.
 
     Examples
     --------
+    >>> from cnnbridge import LayerTask
     >>> _ = torch.manual_seed(0)
     >>> conv, x = torch.nn.Conv2d(1, 2, 3), torch.randn(8, 1, 6, 6)
-    >>> target = torch.randn(8, 2, 4, 4)
-    >>> prediction = predict_layer_minibatch(conv, x, target, lr=0.1, batch=2, steps=50)
-    >>> prediction.stable, prediction.loss_min < prediction.loss_final < float(prediction.loss[0])
-    (True, True)
-    """
-    M = Geometry.of(conv).out_channels
-    rate = _checks.positive("lr", lr)
-    beta = _checks.fraction("momentum", momentum)
-    decay = _checks.nonnegative("weight_decay", weight_decay)
-    updates = _checks.count("steps", steps, least=0)
-    with_bias = _checks.bias_flag(conv, bias, trained=True)
-    curves = [
-        adaptive.predict_minibatch(
-            u,
-            d,
-            mu=2 * rate / M,
-            steps=updates + 1,
-            batch=batch,
-            replace=replace,
-            w0=w,
-            momentum=beta,
-            leakage=decay * M / 2,
-        )
-        for u, d, w in data_by_group(conv, x, target, with_bias)
-    ]
-    return MinibatchPrediction(
-        learning_rate=rate,
-        momentum=beta,
-        weight_decay=decay,
-        batch=batch,
-        replace=replace,
-        loss_min=float(sum(c.J_min for c in curves)) / M,
-        loss_final=float(sum(c.mse_final for c in curves)) / M,
-        mean_square_edge=min(c.bounds["mean_square"] for c in curves) * M / 2,
-        mean_edge=min(c.bounds["mean"] for c in curves) * M / 2,
-        loss=np.sum([c.mse for c in curves], axis=0) / M,
-        mean_weights=np.concatenate([c.weights[: updates + 1] for c in curves], axis=1),
-        assumption=ASSUMPTION.format(how=_how(replace)),
-    )
-
-
-def layer_edges(
-    conv: Layer,
-    x: torch.Tensor,
-    *,
-    batch: int,
-    seed: int,
-    replace: bool = True,
-    bias: bool | None = None,
-) -> LayerEdges:
-    """The three learning rates at which mini-batch training of a layer breaks, told apart.
-
-    Parameters
-    ----------
-    conv, x, batch, replace, bias : as in ``predict_layer_minibatch``; no target enters. For SGD
-        without momentum and weight decay: with them ``predict_layer_minibatch`` has the exact two.
-    seed : of the estimate of the almost-sure edge.
-
-    Returns
-    -------
-    LayerEdges, which prints one to a line. Of a grouped layer the stiffest group decides.
-
-    Raises
-    ------
-    TypeError, ValueError : as ``predict_layer_minibatch``.
-
-    Examples
-    --------
-    >>> edges = layer_edges(
-    ...     torch.nn.Conv2d(1, 1, 1, bias=False), torch.tensor([1.0, 2.0]).view(2, 1, 1, 1),
-    ...     batch=1, seed=0,
-    ... )
-    >>> round(edges.mean_square, 4), round(edges.mean, 4)  # E[u^2] / E[u^4], 1 / E[u^2]
-    (0.2941, 0.4)
-    """
-    geometry = Geometry.of(conv)
-    with_bias = _checks.bias_flag(conv, bias, trained=True)
-    x = check_input("x", x, geometry)
-    nothing = torch.zeros(geometry.output_shape(tuple(x.shape)), dtype=torch.float64)
-    found = [
-        adaptive.minibatch_edges(u, batch=batch, replace=replace, seed=seed)
-        for u, _, _ in data_by_group(conv, x, nothing, with_bias)
-    ]
-    unit = geometry.out_channels / 2
-    sure = min((e.almost_sure for e in found), key=lambda e: e.value)
-    return LayerEdges(
-        mean_square=min(e.mean_square for e in found) * unit,
-        almost_sure=sure.value * unit,
-        almost_sure_error=sure.standard_error * unit,
-        mean=min(e.mean for e in found) * unit,
-        batch=batch,
-        replace=replace,
-        assumption=ASSUMPTION.format(how=_how(replace)),
-    )
-
-
-@autograd()
-def observe_layer_minibatch(
-    conv: Layer,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    *,
-    lr: float,
-    batch: int,
-    steps: int,
-    runs: int,
-    seed: int,
-    replace: bool = True,
-    bias: bool | None = None,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-) -> MinibatchObservation:
-    """Train a layer by mini-batches in torch, many times over.
-
-    Many runs go through autograd and ``torch.optim.SGD`` together, each with its own weights and
-    its own batches, and the sum of their ``MSELoss()``: the arithmetic of single runs.
-
-    Parameters
-    ----------
-    conv, x, target, lr, batch, steps, replace, bias, momentum, weight_decay : as in
-        ``predict_layer_minibatch``; trained in float64 on x's device.
-    runs : at least 2.
-    seed : of the batches. Run r draws the same whatever the number of runs.
-
-    Returns
-    -------
-    MinibatchObservation.
-
-    Raises
-    ------
-    TypeError, ValueError : as ``predict_layer_minibatch``; runs < 2.
-
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> conv, x = torch.nn.Conv2d(1, 2, 3), torch.randn(8, 1, 6, 6)
-    >>> target = torch.randn(8, 2, 4, 4)
-    >>> seen = observe_layer_minibatch(
-    ...     conv, x, target, lr=0.1, batch=2, steps=20, runs=50, seed=0
-    ... )
-    >>> prediction = predict_layer_minibatch(conv, x, target, lr=0.1, batch=2, steps=20)
-    >>> compare_minibatch(prediction, seen).largest < 4
+    >>> task = LayerTask(conv, x, torch.randn(8, 2, 4, 4)).minibatch(2)
+    >>> task.compare(0.1, steps=20, runs=50, seed=0).largest < 4
     True
     """
-    rate = _checks.positive("lr", lr)
-    beta = _checks.fraction("momentum", momentum)
-    decay = _checks.nonnegative("weight_decay", weight_decay)
-    updates = _checks.count("steps", steps, least=0)
-    training = Runs(conv, x, target, batch=batch, replace=replace, bias=bias)
-    number = _checks.count("runs", runs, least=2)
-    first_seed = _checks.seed("seed", seed)
-    M, L = training.start.shape
-    loss = np.empty((updates + 1, number))
-    total, square = np.zeros((updates + 1, M, L)), np.zeros((updates + 1, M, L))
-    origin = training.start.cpu().numpy()
-    size = training.together
-    for first in range(0, number, size):
-        mine = range(first, min(first + size, number))
 
-        def look(n: int, weights: torch.Tensor, mine: range = mine) -> None:
-            loss[n, mine] = training.loss(weights).cpu().numpy()
-            moved = weights.detach().cpu().numpy() - origin
-            with np.errstate(over="ignore", invalid="ignore"):
-                total[n] += moved.sum(axis=0)
-                square[n] += (moved**2).sum(axis=0)
+    def __init__(
+        self,
+        layer: Layer,
+        x: torch.Tensor,
+        target: torch.Tensor,
+        bias: bool,
+        batch: int,
+        *,
+        replace: bool,
+    ) -> None:
+        self.layer, self.x, self.target, self.bias = layer, x, target, bias
+        self.batch = _checks.count("batch", batch)
+        self.replace = _checks.flag("replace", replace)
+        if not replace and self.batch > len(x):
+            raise ValueError(
+                f"batch must be at most the {len(x)} samples when replace is False; got {batch}"
+            )
 
-        start = training.start.repeat(len(mine), 1, 1)
-        seeds = [(first_seed, r) for r in mine]
-        training.run(start, rate, updates, seeds, look, momentum=beta, weight_decay=decay)
-    finite = np.isfinite(loss).all(axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = total / number
-        spread = np.maximum(square / number - mean**2, 0) / (number - 1)
-        return MinibatchObservation(
-            learning_rate=rate,
-            momentum=beta,
-            weight_decay=decay,
-            batch=batch,
-            replace=replace,
-            runs=number,
-            seed=first_seed,
-            diverged=int((~finite).sum()),
-            loss=loss.mean(axis=1),
-            loss_se=loss.std(axis=1, ddof=1) / np.sqrt(number),
-            loss_median=np.median(loss, axis=1),
-            mean_weights=origin + mean,
-            mean_weights_se=np.sqrt(spread),
+    @cached_property
+    def _data(self) -> list[tuple[Array, Array, Array]]:
+        return list(data_by_group(self.layer, self.x, self.target, self.bias))
+
+    def predict(self, sgd: SGD | float, steps: int) -> MinibatchPrediction:
+        """Predict the expected training by the exact mean-square recursion.
+
+        Fourth moments are the data's own, image by image; no Gaussian and no independence is
+        assumed, since batches that are drawn separately are independent.
+
+        Parameters
+        ----------
+        sgd : settings of ``torch.optim.SGD``; a number is a learning rate.
+        steps : number of updates.
+
+        Returns
+        -------
+        MinibatchPrediction, computed in float64.
+
+        Raises
+        ------
+        TypeError, ValueError : a setting is out of range; silent input.
+
+        Notes
+        -----
+        ``adaptive.predict_minibatch`` has the recursion: heavy ball with momentum, leaky LMS with
+        weight decay, mu = 2 lr / M and leakage M weight_decay / 2. Weight decay moves the weights
+        away from those of least loss: ``loss_final`` holds that too.
+        """
+        settings, updates = SGD.of(sgd), _checks.count("steps", steps, least=0)
+        M = Geometry.of(self.layer).out_channels
+        curves = [
+            adaptive.predict_minibatch(
+                u,
+                d,
+                mu=settings.mu(M),
+                steps=updates + 1,
+                batch=self.batch,
+                replace=self.replace,
+                w0=w,
+                momentum=settings.momentum,
+                leakage=settings.weight_decay * M / 2,
+            )
+            for u, d, w in self._data
+        ]
+        return MinibatchPrediction(
+            sgd=settings,
+            batch=self.batch,
+            replace=self.replace,
+            loss_min=float(sum(c.J_min for c in curves)) / M,
+            loss_final=float(sum(c.mse_final for c in curves)) / M,
+            mean_square_edge=min(c.bounds["mean_square"] for c in curves) * M / 2,
+            mean_edge=min(c.bounds["mean"] for c in curves) * M / 2,
+            loss=np.sum([c.mse for c in curves], axis=0) / M,
+            mean_weights=np.concatenate([c.weights[: updates + 1] for c in curves], axis=1),
+            assumption=ASSUMPTION.format(how=_how(self.replace)),
+        )
+
+    @autograd()
+    def observe(
+        self, sgd: SGD | float, steps: int, *, runs: int, seed: int
+    ) -> MinibatchObservation:
+        """Train the layer by mini-batches in torch, many times over.
+
+        The runs learn on the sum of their ``MSELoss()``: the arithmetic of single runs.
+
+        Parameters
+        ----------
+        sgd, steps : as in ``predict``.
+        runs : at least 2.
+        seed : of the batches. Run r draws the same whatever the number of runs.
+
+        Returns
+        -------
+        MinibatchObservation.
+
+        Raises
+        ------
+        TypeError, ValueError : a setting is out of range; runs < 2.
+        """
+        settings, updates = SGD.of(sgd), _checks.count("steps", steps, least=0)
+        number = _checks.count("runs", runs, least=2)
+        first_seed = _checks.seed("seed", seed)
+        training = self._runs(self.target)
+        M, L = training.start.shape
+        loss = np.empty((updates + 1, number))
+        total, square = np.zeros((updates + 1, M, L)), np.zeros((updates + 1, M, L))
+        origin = training.start.cpu().numpy()
+        size = training.together
+        for first in range(0, number, size):
+            mine = range(first, min(first + size, number))
+
+            def look(n: int, weights: torch.Tensor, mine: range = mine) -> None:
+                loss[n, mine] = training.loss(weights).cpu().numpy()
+                moved = weights.detach().cpu().numpy() - origin
+                with np.errstate(over="ignore", invalid="ignore"):
+                    total[n] += moved.sum(axis=0)
+                    square[n] += (moved**2).sum(axis=0)
+
+            start = training.start.repeat(len(mine), 1, 1)
+            training.run(start, settings, updates, [(first_seed, r) for r in mine], look)
+        finite = np.isfinite(loss).all(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = total / number
+            spread = np.maximum(square / number - mean**2, 0) / (number - 1)
+            return MinibatchObservation(
+                sgd=settings,
+                batch=self.batch,
+                replace=self.replace,
+                runs=number,
+                seed=first_seed,
+                diverged=int((~finite).sum()),
+                loss=loss.mean(axis=1),
+                loss_se=loss.std(axis=1, ddof=1) / np.sqrt(number),
+                loss_median=np.median(loss, axis=1),
+                mean_weights=origin + mean,
+                mean_weights_se=np.sqrt(spread),
+            )
+
+    def compare(self, sgd: SGD | float, steps: int, *, runs: int, seed: int) -> MinibatchComparison:
+        """Predict, train, and compare in standard errors of the runs.
+
+        Parameters
+        ----------
+        sgd, steps, runs, seed : as in ``predict`` and ``observe``.
+
+        Returns
+        -------
+        MinibatchComparison, which carries ``prediction`` and ``observation``.
+
+        Raises
+        ------
+        TypeError, ValueError : as ``predict`` and ``observe``.
+        """
+        return compare_minibatch(
+            self.predict(sgd, steps), self.observe(sgd, steps, runs=runs, seed=seed)
+        )
+
+    def edges(self, *, seed: int) -> MinibatchEdges:
+        """Predict the three learning rates at which mini-batch training breaks.
+
+        They hold for SGD without momentum and weight decay: with them ``predict`` has the two
+        exact ones. The target does not enter.
+
+        Parameters
+        ----------
+        seed : of the estimate of the almost-sure edge.
+
+        Returns
+        -------
+        MinibatchEdges, which prints one to a line. In a grouped layer the stiffest group decides.
+
+        Raises
+        ------
+        TypeError, ValueError : seed is not a whole number; silent input.
+
+        Examples
+        --------
+        >>> from cnnbridge import LayerTask
+        >>> x = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+        >>> task = LayerTask(torch.nn.Conv2d(1, 1, 1, bias=False), x, torch.zeros(2, 1, 1, 1))
+        >>> edges = task.minibatch(1).edges(seed=0)
+        >>> round(edges.mean_square, 4), round(edges.mean, 4)  # E[u^2] / E[u^4], 1 / E[u^2]
+        (0.2941, 0.4)
+        """
+        found = [
+            adaptive.minibatch_edges(u, batch=self.batch, replace=self.replace, seed=seed)
+            for u, _, _ in self._data
+        ]
+        unit = Geometry.of(self.layer).out_channels / 2
+        sure = min((e.almost_sure for e in found), key=lambda e: e.value)
+        return MinibatchEdges(
+            mean_square=min(e.mean_square for e in found) * unit,
+            almost_sure=sure.value * unit,
+            almost_sure_error=sure.standard_error * unit,
+            mean=min(e.mean for e in found) * unit,
+            batch=self.batch,
+            replace=self.replace,
+            assumption=ASSUMPTION.format(how=_how(self.replace)),
+        )
+
+    @autograd()
+    def edge(
+        self,
+        sgd: SGD | float = 0.01,
+        *,
+        seed: int,
+        runs: int = 32,
+        steps: int = 1000,
+        tolerance: float = 0.01,
+    ) -> Edge:
+        """Find by real training the learning rate from which the median run diverges.
+
+        No prediction enters. Two trainings on the same batches forget their starts if they
+        converge: their difference is free of the noise at which a single run settles, which would
+        hide the edge. The desired response plays no part in it.
+
+        Parameters
+        ----------
+        sgd : settings; the search begins at its learning rate.
+        seed : of the batches and of the second start.
+        runs : pairs of trainings, at least 2.
+        steps : updates of each, at least 20.
+        tolerance : relative width at which bisecting ends, above 0 and below 1.
+
+        Returns
+        -------
+        Edge, with the rule by which a learning rate counts as diverging.
+
+        Raises
+        ------
+        TypeError, ValueError : a setting is out of range.
+        RuntimeError : no rate within 2^60 of the start converges, or none diverges.
+
+        Examples
+        --------
+        >>> from cnnbridge import LayerTask
+        >>> x = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+        >>> task = LayerTask(torch.nn.Conv2d(1, 1, 1, bias=False), x, torch.zeros(2, 1, 1, 1))
+        >>> edge = task.minibatch(1).edge(seed=0, steps=200)
+        >>> abs(edge.lr / 0.625 - 1) < 0.1  # (1 - 2 lr)(1 - 8 lr) = -1
+        True
+        """
+        settings = SGD.of(sgd)
+        number = _checks.count("runs", runs, least=2)
+        updates = _checks.count("steps", steps, least=20)
+        first_seed = _checks.seed("seed", seed)
+        width = _checks.below_one("tolerance", tolerance)
+        training = self._runs(torch.zeros_like(self.target))
+        shape = tuple(training.start.shape)
+        draw = np.random.default_rng([first_seed, 2**31]).standard_normal(shape)
+        apart = torch.as_tensor(draw).to(training.start)
+
+        def diverges(lr: float) -> bool:
+            growth = [
+                _growth(training, settings.at(lr), updates, apart, first_seed, runs)
+                for runs in _chunks(number, max(1, training.together // 2))
+            ]
+            ratio = np.concatenate(growth)
+            # 0 / 0: both down to nothing; inf / inf or NaN: both out of range
+            ratio[np.isnan(ratio)] = np.inf
+            return bool(np.median(ratio) > 1)
+
+        try:
+            low, high = search.bracket(diverges, settings.lr, name="lr")
+        except search.NotBracketed as error:
+            raise RuntimeError(
+                f"no learning rate down to {error.at:.3g} converges"
+                if error.fails
+                else f"no learning rate up to {error.at:.3g} diverges: the input is silent"
+            ) from None
+        low, high = search.bisect(diverges, low, high, width=width)
+        middle = settings.at((low + high) / 2)
+        return Edge(low, high, middle, steps=updates, runs=number, rule=EDGE_RULE)
+
+    def _runs(self, target: torch.Tensor) -> Runs:
+        return Runs(
+            self.layer, self.x, target, batch=self.batch, replace=self.replace, bias=self.bias
         )
 
 
 def compare_minibatch(
     prediction: MinibatchPrediction, observation: MinibatchObservation
 ) -> MinibatchComparison:
-    """Lay the predicted expectations beside the runs, in standard errors.
+    """Compare predicted expectations with runs of the same layer, images and settings.
 
-    Parameters
-    ----------
-    prediction, observation : of the same layer, images and settings.
-
-    Returns
-    -------
-    MinibatchComparison. Standard errors are themselves estimates: with few runs, or close to the
-    mean-square edge, where the runs are heavy-tailed, they are too small.
+    Standard errors are themselves estimates: with few runs, or close to the mean-square edge,
+    where the runs are heavy-tailed, they are too small.
 
     Raises
     ------
     ValueError : prediction and observation differ in shape or settings.
-
-    Examples
-    --------
-    >>> conv, x = torch.nn.Conv2d(1, 2, 3), torch.randn(8, 1, 6, 6)
-    >>> kwargs = {"lr": 0.1, "batch": 2, "steps": 20}
-    >>> prediction = predict_layer_minibatch(conv, x, torch.randn(8, 2, 4, 4), **kwargs)
-    >>> other = observe_layer_minibatch(
-    ...     conv, x, torch.randn(8, 2, 4, 4), **(kwargs | {"lr": 0.2}), runs=2, seed=0
-    ... )
-    >>> compare_minibatch(prediction, other)
-    Traceback (most recent call last):
-    ValueError: observation must have the prediction's learning_rate, 0.1; got 0.2
     """
-    for name in ("learning_rate", "momentum", "weight_decay", "batch", "replace"):
+    for name in ("sgd", "batch", "replace"):
         wanted, got = getattr(prediction, name), getattr(observation, name)
         if wanted != got:
             raise ValueError(f"observation must have the prediction's {name}, {wanted}; got {got}")
@@ -460,6 +483,8 @@ def compare_minibatch(
     deviations = _in_errors(prediction.loss, observation.loss, observation.loss_se)
     pooled = _in_errors(prediction.loss, observation.loss, _pooled(observation.loss_se))
     return MinibatchComparison(
+        prediction=prediction,
+        observation=observation,
         largest=float(np.abs(deviations).max()),
         largest_pooled=float(np.abs(pooled).max()),
         deviations=deviations,
@@ -470,116 +495,26 @@ def compare_minibatch(
     )
 
 
-@autograd()
-def bisect_minibatch_edge(
-    conv: Layer,
-    x: torch.Tensor,
-    *,
-    batch: int,
-    seed: int,
-    replace: bool = True,
-    bias: bool | None = None,
-    runs: int = 32,
-    steps: int = 1000,
-    tolerance: float = 0.01,
-    bracket: tuple[float, float] | None = None,
-) -> MinibatchEdgeObservation:
-    """Find by real training the learning rate from which the median mini-batch run diverges.
+def _chunks(number: int, size: int) -> list[range]:
+    return [range(first, min(first + size, number)) for first in range(0, number, size)]
 
-    No prediction enters. Two trainings on the same batches forget their starts if they converge:
-    their difference is free of the noise at which a single run settles, which would hide the edge.
-    The desired response plays no part in it.
 
-    Parameters
-    ----------
-    conv, x, batch, replace, bias : as in ``predict_layer_minibatch``.
-    seed : of the batches and of the second start.
-    runs : pairs of trainings, at least 2.
-    steps : updates of each, at least 20.
-    tolerance : relative width at which bisecting ends, above 0 and below 1.
-    bracket : where to look first, (lower, upper).
+def _growth(
+    training: Runs, sgd: SGD, updates: int, apart: torch.Tensor, seed: int, runs: range
+) -> Array:
+    """(runs,): power of the difference of two starts at the end over that after a tenth."""
+    seen: dict[int, torch.Tensor] = {}
 
-    Returns
-    -------
-    MinibatchEdgeObservation.
+    def look(n: int, weights: torch.Tensor) -> None:
+        if n in (updates // 10, updates):
+            one, other = weights.detach().chunk(2)
+            seen[n] = training.power(one - other)
 
-    Raises
-    ------
-    TypeError, ValueError : as ``predict_layer_minibatch``; a number out of range.
-    RuntimeError : no rate within 2^60 of the start converges, or none diverges.
-
-    Examples
-    --------
-    >>> x = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
-    >>> conv = torch.nn.Conv2d(1, 1, 1, bias=False)
-    >>> edge = bisect_minibatch_edge(conv, x, batch=1, seed=0, steps=200)
-    >>> abs(edge.lr / 0.625 - 1) < 0.1  # (1 - 2 lr)(1 - 8 lr) = -1
-    True
-    """
-    geometry = Geometry.of(conv)
-    x = check_input("x", x, geometry)
-    nothing = torch.zeros(geometry.output_shape(tuple(x.shape)), dtype=torch.float64)
-    training = Runs(conv, x, nothing, batch=batch, replace=replace, bias=bias)
-    number = _checks.count("runs", runs, least=2)
-    updates = _checks.count("steps", steps, least=20)
-    first_seed = _checks.seed("seed", seed)
-    width = _checks.positive("tolerance", tolerance)
-    if width >= 1:
-        raise ValueError(f"tolerance must be less than 1; got {tolerance}")
-    low, high = (0.01, 0.02) if bracket is None else bracket
-    if not _checks.positive("bracket", low) < _checks.positive("bracket", high):
-        raise ValueError(f"bracket must be (lower, upper) with lower < upper; got {bracket}")
-    draw = np.random.default_rng([first_seed, 2**31]).standard_normal(tuple(training.start.shape))
-    apart = torch.as_tensor(draw).to(training.start)
-
-    def diverges(lr: float) -> bool:
-        growth = []
-        size = max(1, training.together // 2)
-        for first in range(0, number, size):
-            mine = range(first, min(first + size, number))
-            seen: dict[int, torch.Tensor] = {}
-
-            def look(n: int, weights: torch.Tensor, seen: dict[int, torch.Tensor] = seen) -> None:
-                if n in (updates // 10, updates):
-                    one, other = weights.detach().chunk(2)
-                    seen[n] = training.power(one - other)
-
-            starts = torch.stack([training.start, training.start + apart])
-            training.run(
-                starts.repeat_interleave(len(mine), 0),
-                lr,
-                updates,
-                [(first_seed, r) for r in mine] * 2,
-                look,
-            )
-            growth.append((seen[updates] / seen[updates // 10]).cpu().numpy())
-        ratio = np.concatenate(growth)
-        # 0 / 0: both down to nothing; inf / inf or NaN: both out of range
-        ratio[np.isnan(ratio)] = np.inf
-        return bool(np.median(ratio) > 1)
-
-    ratio = max(2.0, high / low)
-    for _ in range(60):
-        if not diverges(low):
-            break
-        low, high = low / ratio, low
-    else:
-        raise RuntimeError(f"no learning rate down to {low:.3g} converges")
-    for _ in range(60):
-        if diverges(high):
-            break
-        low, high = high, high * ratio
-    else:
-        raise RuntimeError(f"no learning rate up to {high:.3g} diverges: the input is silent")
-    while high - low > width * high:
-        middle = (low + high) / 2
-        if diverges(middle):
-            high = middle
-        else:
-            low = middle
-    return MinibatchEdgeObservation(
-        low, high, batch=batch, replace=replace, runs=number, steps=updates, seed=first_seed
-    )
+    starts = torch.stack([training.start, training.start + apart])
+    seeds = [(seed, r) for r in runs] * 2
+    training.run(starts.repeat_interleave(len(runs), 0), sgd, updates, seeds, look)
+    growth: Array = (seen[updates] / seen[updates // 10]).cpu().numpy()
+    return growth
 
 
 def _how(replace: bool) -> str:

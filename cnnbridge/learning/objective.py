@@ -5,8 +5,10 @@ What levels 2 to 4, the audit and the sharpness share. Everything works on a cop
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -15,79 +17,135 @@ import torch
 from torch import nn
 
 from adaptive.checks import Array
-from cnnbridge import _checks
-from cnnbridge.layers.isolation import autograd, detached_copy, find_module
-from cnnbridge.learning.layer import heavy_ball
+from cnnbridge.layers.isolation import (
+    autograd,
+    detached_copy,
+    find_module,
+    own_precision,
+    unchanged,
+)
+from cnnbridge.learning.batch_loss import Batch, BatchLoss, Data, Loss, listed, placed, rows
+from cnnbridge.learning.paths import Product
 
-Product = Callable[[torch.Tensor], torch.Tensor]
-
-# a Krylov space is large enough once what it leaves out moves the weights by less than this part
-KRYLOV_TOLERANCE = 1e-8
-# and from here on it is worth asking again
-KRYLOV_STRIDE = 8
+# the product of a curvature with one tensor for each parameter; None counts as zero
+ByParameter = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor | None]]
 
 
 class Objective:
-    """loss(model(x), y) of a copy of the model, over the parameters of a layer or over all.
+    """The loss of a copy of the model over its data, by the parameters of a layer or by all.
 
     Vectors are flat, in the order of ``names``, float64 on the device of the parameters; the
-    network computes in its own precision.
+    network computes in its own precision. The loss over several batches is their mean, weighted
+    by rows, or their sum for a loss that sums.
+
+    Parameters
+    ----------
+    model : any module in eager mode. It is copied, and not changed.
+    data, loss : as in ``NetworkTask``.
+    layer : whose parameters learn; None for all that require gradients.
+
+    Attributes
+    ----------
+    model, batches : the copy, and its data on its device.
+    batch_weights : of each batch in the loss.
+    layer, names : what learns.
+    parameters : of the copy, those that learn; ``others`` by name, the rest.
+    start : (P,) present parameters.
     """
 
-    def __init__(
-        self, model: nn.Module, x: Any, y: torch.Tensor, loss: nn.Module, layer: str | None = None
-    ) -> None:
-        part = find_module(model, "" if layer is None else layer)
-        if not isinstance(loss, nn.Module) or getattr(loss, "reduction", None) not in (
-            "mean",
-            "sum",
-        ):
-            raise TypeError(
-                f"loss must be a torch loss with reduction 'mean' or 'sum', such as "
-                f"nn.CrossEntropyLoss(); got {loss!r}"
-            )
-        for name, data in (("x", x), ("y", y)):
-            if not isinstance(data, torch.Tensor):
-                raise TypeError(f"{name} must be a torch.Tensor; got {type(data).__name__}")
-            if data.ndim == 0 or len(data) == 0:
-                raise ValueError(f"{name} must not be empty; got shape {tuple(data.shape)}")
-            if data.is_floating_point():
-                _checks.finite(name, data)
-        if len(x) != len(y):
-            raise ValueError(f"y must have one row for each of x, {len(x)}; got {len(y)}")
-        inside = {id(p) for p in part.parameters()}
-        chosen = [
-            name for name, p in model.named_parameters() if id(p) in inside and p.requires_grad
-        ]
-        if not chosen:
-            raise ValueError(
-                f"{'model' if layer is None else 'layer'} must have parameters that learn; "
-                f"got none with requires_grad in {layer or type(model).__name__!r}"
-            )
+    def __init__(self, model: nn.Module, data: Data, loss: Loss, layer: str | None = None) -> None:
+        find_module(model, "" if layer is None else layer)
+        self.batch_loss = BatchLoss(loss)
+        batches = listed(data)
         # the caller may be inside inference_mode, and autograd must not notice
         with autograd():
             self.model = detached_copy(model)
-            parameters = dict(self.model.named_parameters())
-            self.names = tuple(chosen)
-            self.parameters = [parameters[name] for name in chosen]
-            self.others = {n: p for n, p in parameters.items() if n not in set(chosen)}
-            place = self.parameters[0].device
-            self.x, self.y = (
-                (t.clone() if t.is_inference() else t.detach()).to(place) for t in (x, y)
+            self._choose(layer)
+            self.batches: list[Batch] = placed(batches, self.parameters[0].device)
+        sizes = [rows(batch) for batch in self.batches]
+        self.batch_weights = [1.0 if self.batch_loss.sums else n / sum(sizes) for n in sizes]
+        self._graphs: dict[str, tuple[Any, ByParameter]] = {}
+
+    def of_layer(self, layer: str | None) -> Objective:
+        """The same loss by the parameters of another layer; copy and data are shared."""
+        find_module(self.model, "" if layer is None else layer)
+        other = copy.copy(self)
+        other._choose(layer)
+        other._graphs = {}
+        return other
+
+    def twin(self) -> Objective:
+        """The same loss on a copy of its own, for what must not see this one train."""
+        other = copy.copy(self)
+        other.model = detached_copy(self.model)
+        other._choose(self.layer)
+        other._graphs = {}
+        return other
+
+    def _choose(self, layer: str | None) -> None:
+        part = find_module(self.model, "" if layer is None else layer)
+        inside = {id(p) for p in part.parameters()}
+        parameters = dict(self.model.named_parameters())
+        self.names = tuple(
+            name for name, p in parameters.items() if id(p) in inside and p.requires_grad
+        )
+        if not self.names:
+            raise ValueError(
+                f"{'model' if layer is None else 'layer'} must have parameters that learn; "
+                f"got none with requires_grad in {layer or type(self.model).__name__!r}"
             )
         self.layer = layer
-        self.loss_module = loss
+        self.parameters = [parameters[name] for name in self.names]
+        self.others = {n: p for n, p in parameters.items() if n not in set(self.names)}
         self.sizes = [p.numel() for p in self.parameters]
         self.start = self.weights()
+
+    def check_start(self) -> None:
+        """Refuse a model whose loss is not finite, or changes from pass to pass.
+
+        Raises
+        ------
+        ValueError : NaN or inf, or the same weights give two losses.
+        """
+        buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         first, again = self.loss(), self.loss()
-        if first != again:
-            raise ValueError(
-                f"model must give the same loss twice, or there is nothing to predict; got {first} "
-                f"and {again}: switch dropout off, for example with model.eval()"
-            )
         if not np.isfinite(first):
             raise ValueError(f"loss must be finite at the start; got {first}")
-        self._gauss_newton: Any = None
+        if first == again:
+            return
+        now = dict(self.model.named_buffers())
+        moved = [n for n, b in buffers.items() if not torch.equal(b, now[n])]
+        why = (
+            f"its buffer {moved[0]!r} changes at each pass, which model.eval() prevents"
+            if moved
+            else "switch dropout off, for example with model.eval()"
+        )
+        raise ValueError(
+            f"model must give the same loss twice, or there is nothing to predict; got {first} "
+            f"and {again}: {why}"
+        )
+
+    def release(self) -> None:
+        """Drop the graph that products keep, and its activations."""
+        self._graphs.clear()
+
+    @contextmanager
+    def kept(self, *, autocast: bool = False) -> Iterator[None]:
+        """Leave the copy as it was, parameters included, by exception too.
+
+        Inside, gradients are on, the caller's autocast is off unless it is wanted, and attention
+        takes the path that can be differentiated twice.
+        """
+        around = autograd() if autocast else own_precision()
+        values = [p.detach().clone() for p in self.model.parameters()]
+        try:
+            with around, _plain_attention(), unchanged(self.model), _explained():
+                yield
+        finally:
+            self.release()
+            with torch.no_grad():
+                for p, value in zip(self.model.parameters(), values, strict=True):
+                    p.copy_(value)
 
     @property
     def size(self) -> int:
@@ -110,19 +168,31 @@ class Objective:
         for p, part in zip(self.parameters, weights.split(self.sizes), strict=True):
             p.copy_(part.view_as(p))
 
-    @torch.no_grad()
+    def run(self, batch: Batch) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Outputs of the copy for one batch, and the loss of that batch."""
+        return self.batch_loss(self.model, batch)
+
+    def value(self) -> torch.Tensor:
+        """The loss over all batches at the present parameters, differentiable."""
+        return self._mean([self.run(batch)[1] for batch in self.batches])
+
     def loss(self) -> float:
         """The loss at the present parameters."""
-        return float(self.loss_module(self.model(self.x), self.y))
+        with torch.no_grad():
+            return float(self.value())
 
     def gradient(self) -> tuple[float, torch.Tensor]:
         """Loss and gradient at the present parameters."""
-        with autograd():
-            value = self.loss_module(self.model(self.x), self.y)
-            parts = torch.autograd.grad(value, self.parameters, allow_unused=True)
+        value = self.value()
+        if not value.requires_grad:
+            raise ValueError(self._independent())
+        parts = torch.autograd.grad(value, self.parameters, allow_unused=True)
         if all(part is None for part in parts):
-            raise ValueError(f"the loss must depend on layer {self.layer!r}; it does not")
+            raise ValueError(self._independent())
         return float(value.detach()), self.flat(parts)
+
+    def _independent(self) -> str:
+        return f"the loss must depend on layer {self.layer!r}; it does not"
 
     def flat(self, parts: Any) -> torch.Tensor:
         """One vector of a tensor for each parameter; None counts as zero."""
@@ -135,65 +205,147 @@ class Objective:
 
     def product(self, kind: str = "gauss_newton") -> Product:
         """v -> curvature v, or of the columns of v, at the parameters of when it is called."""
-        if kind == "hessian":
-            return self._hessian_product
-        if self._gauss_newton is None:
-            self._gauss_newton = load_curvlinops().GGNLinearOperator(
-                self.model,
-                self.loss_module,
-                self.parameters,
-                [(self.x, self.y)],
-                check_deterministic=False,
-            )
-        operator = self._gauss_newton
 
         def multiply(v: torch.Tensor) -> torch.Tensor:
-            with torch.inference_mode(False):
-                result: torch.Tensor = (operator @ v.to(self.dtype)).double()
-            return result
+            columns = [
+                [
+                    part.view_as(p).to(p.dtype)
+                    for p, part in zip(self.parameters, c.split(self.sizes), strict=True)
+                ]
+                for c in v.reshape(self.size, -1).T
+            ]
+            with autograd():
+                parts = []
+                for i in range(len(self.batches)):
+                    curvature = self._curvature(kind, i)
+                    parts.append(torch.stack([self.flat(curvature(c)) for c in columns], dim=1))
+            return self._mean(parts).view_as(v)
 
         return multiply
 
-    def _hessian_product(self, v: torch.Tensor) -> torch.Tensor:
-        # curvlinops differentiates forward over a vmapped reverse, and torch (2.15) gets that
-        # wrong for BatchNorm in train mode, by percents: twice reverse is right
-        with autograd():
-            value = self.loss_module(self.model(self.x), self.y)
-            slope = torch.autograd.grad(value, self.parameters, create_graph=True)
-            along = [
-                torch.autograd.grad(
-                    slope,
-                    self.parameters,
-                    [p.view_as(g) for p, g in zip(c.split(self.sizes), slope, strict=True)],
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-                for c in v.to(self.dtype).reshape(self.size, -1).T
-            ]
-        return torch.stack([self.flat(parts) for parts in along], dim=1).view_as(v)
+    def _curvature(self, kind: str, i: int) -> ByParameter:
+        # a kept graph holds its activations, so one is kept, and only where there is one batch
+        state = [p._version for p in self.model.parameters()]
+        if kind in self._graphs and self._graphs[kind][0] == state:
+            return self._graphs[kind][1]
+        outputs, value = self.run(self.batches[i])
+        if not value.requires_grad:
+            raise ValueError(self._independent())
+        if kind == "hessian":
+            curvature = hessian(value, self.parameters)
+        elif outputs:
+            curvature = gauss_newton(outputs, value, self.parameters)
+        else:
+            raise ValueError(
+                "model must be called by the loss and return the outputs that the loss is made of, "
+                "for a Gauss-Newton matrix; got no such output: kind='hessian' needs none"
+            )
+        if len(self.batches) == 1:
+            self._graphs = {kind: (state, curvature)}
+        return curvature
+
+    def _mean(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        if len(parts) == 1:
+            return parts[0]
+        return torch.stack([w * p for w, p in zip(self.batch_weights, parts, strict=True)]).sum(
+            dim=0
+        )
 
     def matrix(self, kind: str = "gauss_newton") -> Array:
         """The whole curvature matrix, (P, P), symmetrised against rounding."""
-        product = self.product(kind)
         identity = torch.eye(self.size, dtype=torch.float64, device=self.start.device)
-        # some columns at a time: all at once would hold P activations
-        columns = [product(part) for part in identity.split(32, dim=1)]
-        G = torch.cat(columns, dim=1).cpu().numpy()
+        G = self.product(kind)(identity).cpu().numpy()
         symmetric: Array = (G + G.T) / 2
         return symmetric
 
 
-@cache
-def load_curvlinops() -> Any:
-    """Import it when it is first needed, and let torch load its forward mode.
+def hessian(value: torch.Tensor, parameters: Sequence[torch.Tensor]) -> ByParameter:
+    """Products with the Hessian of a loss, by differentiating its gradient.
 
-    Both warn, of their own use of torch.jit, and nobody here can do anything about it.
+    Twice reverse: forward mode over a vmapped reverse is wrong for BatchNorm in train mode, by
+    percents (torch 2.15).
     """
-    load_forward_mode()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        import curvlinops
-    return curvlinops
+    slope = torch.autograd.grad(value, parameters, create_graph=True, allow_unused=True)
+    if all(part is None for part in slope):
+        raise ValueError("the loss must depend on the parameters that learn; it does not")
+
+    def multiply(v: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+        return _pulled(slope, parameters, v)
+
+    return multiply
+
+
+def gauss_newton(
+    outputs: Sequence[torch.Tensor], value: torch.Tensor, parameters: Sequence[torch.Tensor]
+) -> ByParameter:
+    """Products J' H J v, J the outputs by the parameters, H the loss by the outputs.
+
+    Reverse mode only (Schraudolph 2002 with the double-backward trick): J'u for a dummy u is
+    linear in u, so that its derivative along v is J v.
+    """
+    dummy = [torch.zeros_like(z, requires_grad=True) for z in outputs]
+    back = torch.autograd.grad(outputs, parameters, dummy, create_graph=True, allow_unused=True)
+    slope = torch.autograd.grad(value, outputs, create_graph=True, allow_unused=True)
+
+    def multiply(v: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+        forward = _pulled(back, dummy, v)
+        bent = _pulled(slope, outputs, forward)
+        return _pulled(outputs, parameters, bent)
+
+    return multiply
+
+
+def _pulled(
+    values: Sequence[torch.Tensor | None],
+    by: Sequence[torch.Tensor],
+    along: Sequence[torch.Tensor | None],
+) -> Sequence[torch.Tensor | None]:
+    """Gradient of sum(values * along); None counts as zero, on either side."""
+    pairs = [
+        (a, b)
+        for a, b in zip(values, along, strict=True)
+        if a is not None and b is not None and a.requires_grad
+    ]
+    if not pairs:
+        return [None] * len(by)
+    tops, vectors = zip(*pairs, strict=True)
+    found: Sequence[torch.Tensor | None] = torch.autograd.grad(
+        tops, by, vectors, retain_graph=True, allow_unused=True
+    )
+    return found
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention by its formula: the fused kernels cannot be differentiated twice."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """One sentence where autograd cannot do what curvature needs."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Checkpointing is not compatible with .grad()" in str(error):
+            raise ValueError(
+                "model must not use reentrant checkpoints, which autograd.grad cannot pass: give "
+                "torch.utils.checkpoint.checkpoint use_reentrant=False"
+            ) from error
+        if "derivative for" in str(error) and "is not implemented" in str(error):
+            raise ValueError(
+                f"model must be made of operations that can be differentiated twice; got one that "
+                f"cannot: {str(error).splitlines()[0]}"
+            ) from error
+        raise
 
 
 @cache
@@ -202,92 +354,3 @@ def load_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
-
-
-def quadratic_path(
-    product: Product,
-    gradient: torch.Tensor,
-    *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    steps: int,
-    start: torch.Tensor,
-    velocity: torch.Tensor,
-    last: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """torch's SGD on the quadratic model of the loss about ``start``.
-
-    Returns displacements (steps + 1, P), the model's change of loss, and the velocity after the
-    last step, so that another model can take over. The change has shape (steps + 1,) if this model
-    is the ``last``; otherwise (steps,), for its last entry costs a product that moves nothing.
-    """
-    path = gradient.new_zeros((steps + 1, len(gradient)))
-    change = gradient.new_zeros(steps + last)
-    moved, b = torch.zeros_like(gradient), velocity
-    for n in range(steps + last):
-        curved = product(moved) if n else torch.zeros_like(moved)
-        path[n] = moved
-        change[n] = moved @ (gradient + curved / 2)
-        if n < steps:
-            b = momentum * b + gradient + curved + weight_decay * (start + moved)
-            moved = moved - lr * b
-    path[steps] = moved
-    return path, change, b
-
-
-def krylov_path(
-    product: Product,
-    seed: torch.Tensor,
-    *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    steps: int,
-) -> tuple[Array, torch.Tensor, Array, float]:
-    """The same path in the Ritz modes of the Krylov space of the curvature and the gradient.
-
-    The displacement after n updates is a polynomial of degree n - 1 in the curvature, applied to
-    ``seed`` (gradient + weight_decay * start): Lanczos needs no more than ``steps`` products to
-    hold it exactly, and mostly far fewer.
-
-    Returns Ritz values (K,) of the curvature, Ritz vectors (K, P), modes (steps + 1, K), and a
-    bound on what the space leaves out, as a part of the largest displacement.
-    """
-    norm = float(torch.linalg.vector_norm(seed))
-    P = len(seed)
-    if norm == 0 or steps == 0:
-        return np.zeros(0), seed.new_zeros((0, P)), np.zeros((steps + 1, 0)), 0.0
-    limit = min(steps, P)
-    vectors = seed.new_empty((limit, P))
-    vectors[0] = seed / norm
-    # they stay on the device until a look at them is due
-    alphas, betas = seed.new_zeros((2, limit))
-    for m in range(limit):
-        v = product(vectors[m])
-        alphas[m] = v @ vectors[m]
-        # twice is enough (Parlett): the recurrence alone loses orthogonality as it converges
-        for _ in range(2):
-            v = v - vectors[: m + 1].T @ (vectors[: m + 1] @ v)
-        betas[m] = torch.linalg.vector_norm(v)
-        last = m + 1 == limit
-        if last or (m + 1) % KRYLOV_STRIDE == 0:
-            alpha, beta = torch.stack([alphas[: m + 1], betas[: m + 1]]).cpu().numpy()
-            # a space that closed on the way is all there is; what came after it is rounding
-            scale = np.maximum.accumulate(np.abs(alpha)) + np.maximum.accumulate(beta)
-            small = beta <= 1e2 * np.finfo(float).eps * scale
-            closed = bool(small.any())
-            K = int(np.argmax(small)) + 1 if closed else m + 1
-            off = beta[: K - 1]
-            theta, S = np.linalg.eigh(np.diag(alpha[:K]) + np.diag(off, 1) + np.diag(off, -1))
-            modes = heavy_ball(np.zeros(K), theta + weight_decay, -norm * S[0], lr, momentum, steps)
-            left_out = 0.0
-            if not closed and m + 1 < min(steps, P):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    missed = lr * beta[m] * np.abs(modes[:-1] @ S[-1]).sum() / (1 - momentum)
-                    left_out = float(missed / np.linalg.norm(modes, axis=1).max())
-            if last or closed or left_out < KRYLOV_TOLERANCE:
-                ritz = torch.as_tensor(S.T, device=seed.device) @ vectors[:K]
-                return theta, ritz, modes, left_out
-        vectors[m + 1] = v / betas[m]
-    raise AssertionError("unreachable: the loop returns at its last step")

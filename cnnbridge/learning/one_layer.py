@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,31 +11,15 @@ from torch import nn
 
 from adaptive import natural_modes
 from adaptive.checks import Array
-from adaptive.checks import choice as _choice
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
-from cnnbridge.layers.isolation import (
-    autograd,
-    find_module,
-    own_precision,
-    own_weights,
-    watched_use,
-)
-from cnnbridge.learning.compare import Comparison, compare
-from cnnbridge.learning.layer import heavy_ball
-from cnnbridge.learning.network import (
-    DirectionModes,
-    NetworkObservation,
-    NetworkPrediction,
-    Reading,
-    Settings,
-    from_modes,
-    linearised,
-    observe_network,
-    quadratic_loss,
-)
+from cnnbridge.layers.isolation import find_module, own_weights, watched_use
+from cnnbridge.learning.network import Reading, from_modes, linearised
 from cnnbridge.learning.objective import Objective
+from cnnbridge.learning.paths import finite_or_inf, heavy_ball
+from cnnbridge.learning.records import DirectionModes, KroneckerModes, Prediction, weight_order
+from cnnbridge.learning.sgd import SGD
 from cnnbridge.statistics.autocorrelation import patch_autocorrelation
 
 Curvature = Literal["gauss_newton", "kronecker", "scalar"]
@@ -61,218 +44,39 @@ ASSUMPTIONS = {
 
 # what entered the layer, and the output to differentiate by
 Use = tuple[torch.Tensor, torch.Tensor]
-# up to here the whole matrix is cheap, and all modes are shown
+# up to this many parameters form the full matrix and return every mode
 FULL_MODES = 256
 
 
-@dataclass(frozen=True, eq=False)
-class KroneckerModes:
-    """Modes q_k (of R) times g_j (of G), group by group.
-
-    Attributes
-    ----------
-    taps : (groups, L, L), columns q_k; the last tap is the bias if it learns.
-    outputs : (groups, M / groups, M / groups), columns g_j.
-    order : (groups, M / groups, L), where each weight stands in the flat vector.
-    """
-
-    taps: Array = field(repr=False)
-    outputs: Array = field(repr=False)
-    order: Array = field(repr=False)
-
-    def to_modes(self, displacement: Array) -> Array:
-        """(..., P) to (..., P), ordered group, output mode, tap mode."""
-        w = np.asarray(displacement)[..., self.order]
-        modes = np.einsum("...gmk,gmj,gkl->...gjl", w, self.outputs, self.taps, optimize=True)
-        return modes.reshape(*w.shape[:-3], -1)
-
-    def to_displacement(self, modes: Array) -> Array:
-        """(..., P) modes back to a flat weight vector."""
-        v = np.asarray(modes).reshape(*np.shape(modes)[:-1], *self.order.shape)
-        with np.errstate(over="ignore", invalid="ignore"):
-            w = np.einsum("...gjl,gmj,gkl->...gmk", v, self.outputs, self.taps, optimize=True)
-        flat = np.empty((*w.shape[:-3], self.order.size))
-        flat[..., self.order] = w
-        return flat
-
-
-@dataclass(frozen=True, eq=False)
-class InPlaceComparison:
-    """The readings of one layer's curvature, side by side against the same training.
-
-    Attributes
-    ----------
-    observation : the layer as torch trained it, the rest frozen.
-    predictions, comparisons : by curvature.
-    """
-
-    observation: NetworkObservation
-    predictions: dict[str, NetworkPrediction]
-    comparisons: dict[str, Comparison]
-
-    def __str__(self) -> str:
-        rows = [f"{'curvature':<13} {'error at end':>12} {'skill at end':>12}  horizons"]
-        for name, result in self.comparisons.items():
-            last = result.steps_compared - 1
-            horizons = ", ".join(
-                f"{t:.0%}: {'never' if n is None else n}" for t, n in result.horizon.items()
-            )
-            rows.append(
-                f"{name:<13} {result.displacement_error[last]:>12.1%} "
-                f"{result.skill[last]:>12.2f}  {horizons}"
-            )
-        return "\n".join(rows)
-
-
-@own_precision()
-def predict_in_place(
-    model: nn.Module,
-    layer: str,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    loss: nn.Module,
-    *,
-    lr: float,
+def predict_one_layer(
+    objective: Objective,
+    sgd: SGD,
     steps: int,
-    curvature: Curvature = "gauss_newton",
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    curvature: Curvature,
     full_modes: bool | None = None,
-) -> NetworkPrediction:
-    """Predict full-batch training of one layer in its place, the rest of the network frozen.
+) -> Prediction:
+    """Predict one layer of a network, the rest frozen, with one reading of its curvature.
 
-    Parameters
-    ----------
-    model, x, y, loss, lr, steps, momentum, weight_decay : as in ``predict_network``.
-    layer : as in ``model.named_modules()``. For "kronecker" and "scalar" a convolution, transposed
-        convolution or linear layer of ``torch.nn`` with weights of its own, which may be used
-        several times in a forward pass; for "gauss_newton" any part of the model.
-    curvature : "gauss_newton", the layer's own block, matrix-free; "kronecker", R x G; "scalar",
-        R tr(G) / M, the layer as if it stood alone.
-    full_modes : for "gauss_newton": all P modes from the whole matrix, or only the Ritz modes
-        that the gradient excites. By default all up to 256 parameters.
-
-    Returns
-    -------
-    NetworkPrediction of the layer's parameters.
-
-    Raises
-    ------
-    TypeError, ValueError : as ``predict_network``; no such layer, or an unknown curvature; for
-        "kronecker" and "scalar" also a layer of another kind, or whose weights are frozen, computed
-        from others, or shared with another layer.
-
-    Notes
-    -----
-    Martens and Grosse 2015, Grosse and Martens 2016 for the Kronecker form.
-
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
-    >>> x, y = torch.randn(8, 1, 6, 6), torch.randint(3, (8,))
-    >>> prediction = predict_in_place(
-    ...     model, "0", x, y, nn.CrossEntropyLoss(), lr=0.1, steps=9, curvature="kronecker"
-    ... )
-    >>> prediction.names, prediction.modes.shape
-    (('0.weight', '0.bias'), (10, 20))
+    Martens and Grosse 2015, Grosse and Martens 2016 for the Kronecker form. With "gauss_newton",
+    ``full_modes`` asks for all P modes from the whole matrix, or for the Ritz modes that the
+    gradient excites; None takes all of them up to ``FULL_MODES`` parameters.
     """
-    kind: str = _choice("curvature", curvature, CURVATURES)
-    settings = Settings.check(lr, steps, momentum, weight_decay)
-    objective = Objective(model, x, y, loss, layer)
-    reading = Reading(LEVEL.format(curvature=kind), ASSUMPTIONS[kind], kind)
+    reading = Reading(LEVEL.format(curvature=curvature), ASSUMPTIONS[curvature], curvature)
     basis: KroneckerModes | DirectionModes
-    if kind != "gauss_newton":
-        eigenvalues, basis = kronecker_modes(objective, scalar=kind == "scalar")
+    if curvature != "gauss_newton":
+        eigenvalues, basis = kronecker_modes(objective, scalar=curvature == "scalar")
     elif full_modes or (full_modes is None and objective.size <= FULL_MODES):
         eigenvalues, vectors = np.linalg.eigh(objective.matrix())
         eigenvalues = np.maximum(eigenvalues, 0)
         basis = DirectionModes(np.ascontiguousarray(vectors.T))
     else:
-        return linearised(objective, settings, reading)
-    value, slope, modes = _path(objective, settings, basis, eigenvalues)
-    change = quadratic_loss(modes, slope, eigenvalues)
+        return linearised(objective, sgd, steps, reading)
+    value, gradient = objective.gradient()
+    slope = basis.to_modes(gradient.cpu().numpy())
+    decay = sgd.weight_decay * basis.to_modes(objective.start.cpu().numpy())
+    modes = heavy_ball(slope + decay, eigenvalues + sgd.weight_decay, sgd, steps)
     return from_modes(
-        objective,
-        settings,
-        reading,
-        basis,
-        eigenvalues,
-        modes,
-        value + change,
-        basis.to_displacement(modes),
-    )
-
-
-def compare_in_place(
-    model: nn.Module,
-    layer: str,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    loss: nn.Module,
-    *,
-    lr: float,
-    steps: int,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    curvatures: Sequence[Curvature] = CURVATURES,
-    tolerances: Sequence[float] = (0.1, 0.5),
-) -> InPlaceComparison:
-    """Train one layer in its place and lay every reading of its curvature beside the run.
-
-    Parameters
-    ----------
-    model, layer, x, y, loss, lr, steps, momentum, weight_decay : as in ``predict_in_place``.
-    curvatures : which readings.
-    tolerances : of the horizons, as in ``compare``.
-
-    Returns
-    -------
-    InPlaceComparison, which prints as a table.
-
-    Raises
-    ------
-    TypeError, ValueError : as ``predict_in_place``.
-
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
-    >>> x, y = torch.randn(8, 1, 6, 6), torch.randint(3, (8,))
-    >>> result = compare_in_place(model, "0", x, y, nn.CrossEntropyLoss(), lr=0.1, steps=9)
-    >>> list(result.comparisons)
-    ['gauss_newton', 'kronecker', 'scalar']
-    """
-    observation = observe_network(
-        model,
-        x,
-        y,
-        loss,
-        lr=lr,
-        steps=steps,
-        layer=layer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-    )
-    predictions = {
-        str(curvature): predict_in_place(
-            model,
-            layer,
-            x,
-            y,
-            loss,
-            lr=lr,
-            steps=steps,
-            curvature=curvature,
-            momentum=momentum,
-            weight_decay=weight_decay,
-        )
-        for curvature in curvatures
-    }
-    return InPlaceComparison(
-        observation,
-        predictions,
-        {name: compare(p, observation, tolerances) for name, p in predictions.items()},
+        objective, sgd, reading, basis, eigenvalues, finite_or_inf(modes), (value, slope)
     )
 
 
@@ -281,42 +85,50 @@ def kronecker_factors(objective: Objective, seed: int = 0) -> tuple[Array, Array
 
     R is the mean over positions, images and uses of the layer, G the sum over them of the curvature
     of the loss at the layer's output; a use that the loss does not depend on is none. The Hessian
-    of the loss by the network's outputs is taken apart image by image, so G costs one backward pass
-    for each output of the network. Signs drawn for each image keep images apart that BatchNorm in
+    of the loss by the network's outputs is factored image by image, so G costs one backward pass
+    for each output of the network. Random signs for each image separate images that BatchNorm in
     train mode couples; elsewhere they change nothing.
     """
     name, part = _layer(objective)
     geometry = Geometry.of(part)
-    seen: list[Use] = []
+    shape = (geometry.groups, geometry.out_channels // geometry.groups)
+    G = torch.zeros((*shape, shape[1]), dtype=torch.float64, device=part.weight.device)
+    generator = torch.Generator().manual_seed(seed)
+    entered: list[torch.Tensor] = []
+    for batch, weight in zip(objective.batches, objective.batch_weights, strict=True):
+        seen: list[Use] = []
 
-    def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], out: torch.Tensor) -> Any:
-        entered, watched = watched_use(name, geometry, args, kwargs, out)
-        seen.append((entered.detach(), watched))
-        return watched.clone()
+        def keep(
+            module: nn.Module,
+            args: Any,
+            kwargs: dict[str, Any],
+            out: torch.Tensor,
+            seen: list[Use] = seen,
+        ) -> Any:
+            u, watched = watched_use(name, geometry, args, kwargs, out)
+            seen.append((u.detach(), watched))
+            return watched.clone()
 
-    handle = part.register_forward_hook(keep, prepend=True, with_kwargs=True)
-    try:
-        with autograd():
-            z = objective.model(objective.x)
-            used = _used(z, seen)
-            if not used:
-                raise ValueError(f"the loss must depend on {name}; it does not")
-            outputs = [out for _, out in used]
-            S = _roots_of_hessian(z.detach(), objective.y, objective.loss_module)
-            generator = torch.Generator().manual_seed(seed)
-            signs = torch.randint(0, 2, (len(z), 1), generator=generator).to(z) * 2 - 1
-            shape = (geometry.groups, geometry.out_channels // geometry.groups, -1)
-            G = z.new_zeros((*shape[:2], shape[1]), dtype=torch.float64)
-            for c in range(S.shape[2]):
-                vector = (S[:, :, c] * signs).view_as(z)
-                for b in torch.autograd.grad(z, outputs, vector, retain_graph=True):
-                    rows = geometry.channels_first(b).transpose(0, 1).reshape(shape).double()
-                    G += rows @ rows.mT
-    finally:
-        handle.remove()
-    R = patch_autocorrelation(
-        [entered for entered, _ in used], part, bias=_learns_bias(part), all_reduce=False
-    )
+        handle = part.register_forward_hook(keep, prepend=True, with_kwargs=True)
+        try:
+            z, value = objective.run(batch)
+        finally:
+            handle.remove()
+        used = _used(z, seen)
+        if not used:
+            raise ValueError(_unused(objective, name, value, called=bool(seen)))
+        entered += [u for u, _ in used]
+        S = _roots_of_hessian(z, value)
+        signs = torch.randint(0, 2, (len(S), 1), generator=generator).to(S) * 2 - 1
+        widths = [t[0].numel() for t in z]
+        outputs = [out for _, out in used]
+        for c in range(S.shape[2]):
+            columns = (S[:, :, c] * signs).split(widths, dim=1)
+            vectors = [v.view_as(t) for v, t in zip(columns, z, strict=True)]
+            for b in torch.autograd.grad(z, outputs, vectors, retain_graph=True):
+                rows = geometry.channels_first(b).transpose(0, 1).reshape(*shape, -1).double()
+                G += weight * (rows @ rows.mT)
+    R = patch_autocorrelation(entered, part, bias=_learns_bias(part), all_reduce=False)
     R = R[None] if R.ndim == 2 else R
     return R.cpu().numpy(), G.cpu().numpy()
 
@@ -335,12 +147,14 @@ def kronecker_modes(objective: Objective, *, scalar: bool) -> tuple[Array, Krone
     else:
         gains, outputs = np.linalg.eigh(G)
         gains = np.maximum(gains, 0)
-    basis = KroneckerModes(taps, outputs, _order(_layer(objective)[1]))
+    part = _layer(objective)[1]
+    order = weight_order(part, Geometry.of(part), bias=_learns_bias(part))
+    basis = KroneckerModes(taps, outputs, order)
     return (gains[:, :, None] * powers[:, None, :]).reshape(-1), basis
 
 
 def _layer(objective: Objective) -> tuple[str, Layer]:
-    """The layer and what to call it, if it is one whose update its own patches make."""
+    """The layer and what to call it, if its patches alone make its update."""
     assert objective.layer is not None
     name = f"layer {objective.layer!r}"
     part = _checks.layer(name, find_module(objective.model, objective.layer))
@@ -348,61 +162,63 @@ def _layer(objective: Objective) -> tuple[str, Layer]:
     return name, part
 
 
-def _used(z: torch.Tensor, uses: list[Use]) -> list[Use]:
-    """Those that z depends on."""
-    if not uses or not z.requires_grad:
+def _used(z: list[torch.Tensor], uses: list[Use]) -> list[Use]:
+    """Keep the uses that reach the outputs."""
+    if not uses or not z:
         return []
     outputs = [out for _, out in uses]
-    slopes = torch.autograd.grad(z.sum(), outputs, retain_graph=True, allow_unused=True)
+    sums = [t.sum() for t in z]
+    slopes = torch.autograd.grad(sums, outputs, retain_graph=True, allow_unused=True)
     return [use for use, slope in zip(uses, slopes, strict=True) if slope is not None]
+
+
+def _unused(objective: Objective, name: str, value: torch.Tensor, *, called: bool) -> str:
+    """Why no use of the layer reaches the loss."""
+    depends = value.requires_grad and any(
+        slope is not None
+        for slope in torch.autograd.grad(value, objective.parameters, allow_unused=True)
+    )
+    if depends and not called:
+        return (
+            f"{name} must be called in the forward pass for its input to be seen; the model uses "
+            f"its weights without calling it, as nn.MultiheadAttention does with out_proj"
+        )
+    return f"the loss must depend on {name}; it does not"
 
 
 def _learns_bias(layer: Layer) -> bool:
     return layer.bias is not None and layer.bias.requires_grad
 
 
-def _order(layer: Layer) -> Array:
-    """Where each weight of (groups, M / groups, L) stands in the flat vector of the layer."""
-    size = layer.weight.numel()
-    geometry = Geometry.of(layer)
-    weight = torch.arange(size).view(layer.weight.shape)
-    last = torch.arange(size, size + geometry.out_channels) if _learns_bias(layer) else None
-    order: Array = geometry.by_group(weight, last).numpy()
-    return order
-
-
-def _path(
-    objective: Objective,
-    settings: Settings,
-    basis: KroneckerModes | DirectionModes,
-    eigenvalues: Array,
-) -> tuple[float, Array, Array]:
-    """Start loss, slope of the loss along each mode, and the path in modes."""
-    value, gradient = objective.gradient()
-    slope = basis.to_modes(gradient.cpu().numpy())
-    decay = settings.weight_decay * basis.to_modes(objective.start.cpu().numpy())
-    modes = heavy_ball(
-        np.zeros_like(slope),
-        eigenvalues + settings.weight_decay,
-        -(slope + decay),
-        settings.lr,
-        settings.momentum,
-        settings.steps,
-    )
-    return value, slope, modes
-
-
-def _roots_of_hessian(z: torch.Tensor, y: torch.Tensor, loss: nn.Module) -> torch.Tensor:
-    """(N, C, C): S with S_i S_i' the Hessian of the loss by the outputs of image i."""
-    z = z.requires_grad_()
-    (g,) = torch.autograd.grad(loss(z, y), z, create_graph=True)
-    columns = g.flatten(1)
-    N, C = columns.shape
-    H = z.new_zeros((N, C, C))
+def _roots_of_hessian(outputs: list[torch.Tensor], value: torch.Tensor) -> torch.Tensor:
+    """(N, C, C): S with S_i S_i' the Hessian of the loss by the C outputs for image i."""
+    N = len(outputs[0])
+    if any(len(z) != N for z in outputs):
+        raise ValueError(
+            f"model must return one row for each image in every output; got outputs of "
+            f"{', '.join(str(len(z)) for z in outputs)} rows"
+        )
+    slopes = torch.autograd.grad(value, outputs, create_graph=True, allow_unused=True)
+    columns = _rows(slopes, outputs)
+    C = columns.shape[1]
+    H = columns.new_zeros((N, C, C))
     if columns.requires_grad:
         for c in range(C):
             # the loss of one image does not depend on the outputs for another
-            (row,) = torch.autograd.grad(columns[:, c].sum(), z, retain_graph=True)
-            H[:, c] = row.flatten(1)
-    values, vectors = torch.linalg.eigh(H.double())
-    return (vectors * values.clamp(min=0).sqrt()[:, None]).to(z)
+            row = torch.autograd.grad(
+                columns[:, c].sum(), outputs, retain_graph=True, allow_unused=True
+            )
+            H[:, c] = _rows(row, outputs).detach()
+    values, vectors = torch.linalg.eigh(H.detach().double())
+    return (vectors * values.clamp(min=0).sqrt()[:, None]).to(outputs[0])
+
+
+def _rows(parts: Sequence[torch.Tensor | None], outputs: list[torch.Tensor]) -> torch.Tensor:
+    """(N, C) of a tensor for each output; None counts as zero."""
+    return torch.cat(
+        [
+            (torch.zeros_like(z) if part is None else part).flatten(1)
+            for part, z in zip(parts, outputs, strict=True)
+        ],
+        dim=1,
+    )

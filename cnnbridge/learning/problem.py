@@ -1,9 +1,8 @@
-"""A conv layer as a Wiener problem, and learning rates in torch's units."""
+"""A layer as a Wiener problem, and bounds on its learning rate in torch's units."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -12,6 +11,8 @@ from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.patches import check_input
+from cnnbridge.learning.records import LearningRateBounds
+from cnnbridge.learning.sgd import SGD
 from cnnbridge.statistics.autocorrelation import Moments
 
 
@@ -109,60 +110,6 @@ def layer_problems(
     )
 
 
-def mu_from_lr(lr: float, out_channels: int) -> float:
-    """Step size mu = 2 lr / M of w(n+1) = w(n) + mu e(n) u(n) for a torch learning rate.
-
-    ``MSELoss(reduction="mean")`` averages over the M output channels (all of them, also in a
-    grouped layer) and its derivative carries the 2.
-
-    Raises
-    ------
-    TypeError, ValueError : lr is not a positive number, or out_channels not a positive integer.
-
-    Examples
-    --------
-    >>> mu_from_lr(0.1, out_channels=4)
-    0.05
-    """
-    return 2 * _checks.positive("lr", lr) / _checks.out_channels(out_channels)
-
-
-def lr_from_mu(mu: float, out_channels: int) -> float:
-    """The torch learning rate lr = mu M / 2 of a step size; inverse of ``mu_from_lr``.
-
-    Raises
-    ------
-    TypeError, ValueError : mu is not a positive number, or out_channels not a positive integer.
-
-    Examples
-    --------
-    >>> lr_from_mu(0.05, out_channels=4)
-    0.1
-    """
-    return _checks.positive("mu", mu) * _checks.out_channels(out_channels) / 2
-
-
-@dataclass(frozen=True)
-class LearningRateBounds:
-    """Bounds on the learning rate of ``torch.optim.SGD`` on ``MSELoss(reduction="mean")``.
-
-    Attributes
-    ----------
-    mean : full-batch training of the layer converges if and only if 0 < lr < mean.
-    trace : sufficient, from tr(R) alone; never above ``mean``.
-    momentum, weight_decay : SGD's settings that the bounds hold for.
-    assumption : what they rest on.
-    """
-
-    mean: float
-    trace: float
-    momentum: float
-    weight_decay: float
-    assumption: str = (
-        "layer MSE over the whole data set at each update; for mini-batches, of the mean weights"
-    )
-
-
 def learning_rate_bounds(
     problems: WienerProblem | Sequence[WienerProblem],
     out_channels: int,
@@ -204,16 +151,14 @@ def learning_rate_bounds(
     if not items:
         raise ValueError("problems must hold at least one WienerProblem; got none")
     M = _checks.out_channels(out_channels)
-    beta = _checks.fraction("momentum", momentum)
-    decay = _checks.nonnegative("weight_decay", weight_decay)
-
-    def bound(power: float) -> float:
-        curvature = 2 * power / M + decay
-        return 2 * (1 + beta) / curvature if curvature > 0 else float("inf")
-
+    sgd = SGD(1.0, momentum, weight_decay)
+    largest, trace = (
+        max(float(power(p.modes.eigenvalues)) for p in items)
+        for power in (lambda values: values[-1], lambda values: values.sum())
+    )
     return LearningRateBounds(
-        mean=bound(max(float(p.modes.eigenvalues[-1]) for p in items)),
-        trace=bound(max(float(p.modes.eigenvalues.sum()) for p in items)),
-        momentum=beta,
-        weight_decay=decay,
+        mean=sgd.highest_rate(2 * largest / M),
+        trace=sgd.highest_rate(2 * trace / M),
+        momentum=sgd.momentum,
+        weight_decay=sgd.weight_decay,
     )

@@ -7,8 +7,8 @@ come out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,6 @@ from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.isolation import (
-    autograd,
-    detached_copy,
     find_module,
     host_copy,
     own_weights,
@@ -30,7 +28,8 @@ from cnnbridge.layers.isolation import (
     watched_use,
 )
 from cnnbridge.layers.patches import group_weights, unfold_patches
-from cnnbridge.learning.network import Settings
+from cnnbridge.learning.objective import Objective
+from cnnbridge.learning.sgd import SGD
 
 Maps = tuple[torch.Tensor, ...]
 
@@ -45,7 +44,7 @@ class Stream:
     Attributes
     ----------
     layer : its name.
-    learning_rate, momentum, weight_decay : SGD's settings.
+    sgd : the settings of SGD.
     inputs : for each step and use, the layer's input, in the precision it computed with.
     outputs : for each step and use, its output.
     output_gradients : for each step and use, dL/dy, of the shape of the output; zero for a use that
@@ -57,9 +56,7 @@ class Stream:
     """
 
     layer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
+    sgd: SGD
     inputs: tuple[Maps, ...] = field(repr=False)
     outputs: tuple[Maps, ...] = field(repr=False)
     output_gradients: tuple[Maps, ...] = field(repr=False)
@@ -75,7 +72,7 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """The stream through block LMS, beside what torch made of it.
+    """The stream run through block LMS, compared with what torch made of it.
 
     Attributes
     ----------
@@ -97,109 +94,36 @@ class Replay:
     weight_error: Array = field(repr=False)
 
 
-def record_stream(
-    model: nn.Module,
-    layer: str,
-    batches: Iterable[Any],
-    loss: Callable[..., torch.Tensor],
-    *,
-    lr: float,
-    steps: int,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-) -> Stream:
-    """Train a copy of a network with ``torch.optim.SGD`` and record what one layer sees.
-
-    All parameters that require gradients learn, layer and network alike.
-
-    Parameters
-    ----------
-    model : any module in eager mode; its train and eval flags hold. It is not changed.
-    layer : name of a convolution, transposed convolution or linear layer of ``torch.nn`` that
-        learns; it may be used several times in a forward pass.
-    batches : of (input, target, ...), such as a ``DataLoader``; gone through again when it ends.
-    loss : called as ``loss(model(input), target, ...)``, to return a scalar.
-    lr, momentum, weight_decay : as given to ``torch.optim.SGD``.
-    steps : number of updates.
-
-    Returns
-    -------
-    Stream, on the CPU, in the precision in which it was computed; it holds every batch's maps.
-    Inside ``torch.autocast`` that is autocast's: see ``replay`` for what is lost.
-
-    Raises
-    ------
-    TypeError : no such kind of layer; a batch that is no tuple.
-    ValueError : a number out of range; no such layer; a layer whose weights are frozen, computed
-        from others, or shared with another layer; an input that is not batched, or an output of
-        another size than the layer's settings give; no batches; a loss that does not depend on
-        the layer, or is no longer finite.
-
-    Examples
-    --------
-    >>> _ = torch.manual_seed(0)
-    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
-    >>> batches = [(torch.randn(4, 1, 6, 6), torch.randint(3, (4,))) for _ in range(3)]
-    >>> stream = record_stream(model, "0", batches, nn.CrossEntropyLoss(), lr=0.1, steps=10)
-    >>> stream.steps, stream.weights.shape
-    (10, (11, 2, 10))
-    """
-    settings = Settings.check(lr, steps, momentum, weight_decay)
-    name = f"layer {layer!r}"
-    own_weights(name, _checks.layer(name, find_module(model, layer)), model)
-    inputs, outputs, gradients, weights, losses = [], [], [], [], []
-    with autograd():
-        twin = detached_copy(model)
-        part = _checks.layer(name, find_module(twin, layer))
-        geometry = Geometry.of(part)
-        place = part.weight.device
-        seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-
-        def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], out: torch.Tensor) -> Any:
-            entered, watched = watched_use(name, geometry, args, kwargs, out)
-            watched.retain_grad()
-            # kept at once, since who comes later may write into them
-            seen.append((host_copy(entered), host_copy(out), watched))
-            return watched.clone()
-
-        part.register_forward_hook(keep, prepend=True, with_kwargs=True)
-        optimizer = torch.optim.SGD(
-            [p for p in twin.parameters() if p.requires_grad],
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+def record_stream(objective: Objective, sgd: SGD, steps: int) -> Stream:
+    """Train the objective's network and record what its layer sees, batch after batch."""
+    layer = objective.layer
+    if layer is None:
+        raise ValueError(
+            "stream must be asked of one layer, such as "
+            "NetworkTask(model, data, loss).layer('conv1').stream(...); got all layers"
         )
-        for _, batch in zip(range(settings.steps), _endless(batches), strict=False):
-            items = [t.to(place) if isinstance(t, torch.Tensor) else t for t in batch]
-            seen.clear()
-            weights.append(_weights(part))
-            # inside the caller's autocast the rounded weights of one step would serve them all
-            torch.clear_autocast_cache()
-            value = loss(twin(items[0]), *items[1:])
-            optimizer.zero_grad()
-            value.backward()
-            if all(left.grad is None for _, _, left in seen):
-                raise ValueError(f"the loss must depend on {name}; it does not")
-            inputs.append(tuple(entered for entered, _, _ in seen))
-            outputs.append(tuple(out for _, out, _ in seen))
-            gradients.append(
-                tuple(
-                    host_copy(torch.zeros_like(t) if t.grad is None else t.grad) for _, _, t in seen
-                )
-            )
-            losses.append(float(value.detach()))
-            if not np.isfinite(losses[-1]):
-                raise ValueError(
-                    f"loss must stay finite to be recorded; got {losses[-1]} at step "
-                    f"{len(losses) - 1}: lower lr"
-                )
-            optimizer.step()
-        weights.append(_weights(part))
+    name = f"layer {layer!r}"
+    part = _checks.layer(name, find_module(objective.model, layer))
+    own_weights(name, part, objective.model)
+    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    geometry = Geometry.of(part)
+
+    def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], out: torch.Tensor) -> Any:
+        entered, watched = watched_use(name, geometry, args, kwargs, out)
+        watched.retain_grad()
+        # kept at once, since who comes later may write into them
+        seen.append((host_copy(entered), host_copy(out), watched))
+        return watched.clone()
+
+    handle = part.register_forward_hook(keep, prepend=True, with_kwargs=True)
+    try:
+        recorded = _record(objective, sgd, steps, part, seen)
+    finally:
+        handle.remove()
+    inputs, outputs, gradients, weights, losses = recorded
     return Stream(
         layer=layer,
-        learning_rate=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        sgd=sgd,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         output_gradients=tuple(gradients),
@@ -207,6 +131,43 @@ def record_stream(
         loss=np.array(losses),
         module=plain_copy(part, part.weight.detach().cpu()),
     )
+
+
+def _record(
+    objective: Objective,
+    sgd: SGD,
+    steps: int,
+    part: Layer,
+    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+) -> tuple[list[Maps], list[Maps], list[Maps], list[torch.Tensor], list[float]]:
+    """Train on one batch after another and keep what the hook has seen at each step."""
+    inputs, outputs, gradients, weights, losses = [], [], [], [], []
+    optimizer = sgd.optimizer([p for p in objective.model.parameters() if p.requires_grad])
+    for _, batch in zip(range(steps), cycle(objective.batches), strict=False):
+        seen.clear()
+        weights.append(_weights(part))
+        # inside the caller's autocast the rounded weights of one step would serve them all
+        torch.clear_autocast_cache()
+        _, value = objective.run(batch)
+        optimizer.zero_grad()
+        if value.requires_grad:
+            value.backward()
+        if all(left.grad is None for _, _, left in seen):
+            raise ValueError(f"the loss must depend on layer {objective.layer!r}; it does not")
+        inputs.append(tuple(entered for entered, _, _ in seen))
+        outputs.append(tuple(out for _, out, _ in seen))
+        gradients.append(
+            tuple(host_copy(torch.zeros_like(t) if t.grad is None else t.grad) for _, _, t in seen)
+        )
+        losses.append(float(value.detach()))
+        if not np.isfinite(losses[-1]):
+            raise ValueError(
+                f"loss must stay finite to be recorded; got {losses[-1]} at step "
+                f"{len(losses) - 1}: lower lr"
+            )
+        optimizer.step()
+    weights.append(_weights(part))
+    return inputs, outputs, gradients, weights, losses
 
 
 def replay(stream: Stream) -> Replay:
@@ -222,7 +183,7 @@ def replay(stream: Stream) -> Replay:
 
     Parameters
     ----------
-    stream : from ``record_stream``.
+    stream : from ``NetworkTask.stream``.
 
     Returns
     -------
@@ -245,17 +206,18 @@ def replay(stream: Stream) -> Replay:
     Examples
     --------
     >>> _ = torch.manual_seed(0)
+    >>> from cnnbridge import NetworkTask
     >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
-    >>> batches = [(torch.randn(4, 1, 6, 6), torch.randint(3, (4,))) for _ in range(3)]
-    >>> stream = record_stream(
-    ...     model.double(), "0", [(x.double(), y) for x, y in batches], nn.CrossEntropyLoss(),
-    ...     lr=0.1, steps=50, momentum=0.9, weight_decay=0.01,
-    ... )
+    >>> batches = [(torch.randn(4, 1, 6, 6).double(), torch.randint(3, (4,))) for _ in range(3)]
+    >>> task = NetworkTask(model.double(), batches, nn.CrossEntropyLoss(), layer="0")
+    >>> stream = task.stream(SGD(0.1, momentum=0.9, weight_decay=0.01), steps=50)
     >>> replay(stream).max_error < 1e-10
     True
     """
     if not isinstance(stream, Stream):
-        raise TypeError(f"stream must be a Stream of record_stream; got {type(stream).__name__}")
+        raise TypeError(
+            f"stream must be a Stream, as NetworkTask.stream returns; got {type(stream).__name__}"
+        )
     geometry = Geometry.of(stream.module)
     # the sum of |u|^2 over a block, of the strongest group
     power = max(
@@ -265,8 +227,8 @@ def replay(stream: Stream) -> Replay:
         ),
         default=0.0,
     )
-    scale = stream.learning_rate * power if power > 0 else 1.0
-    mu = stream.learning_rate / scale
+    scale = stream.sgd.lr * power if power > 0 else 1.0
+    mu = stream.sgd.lr / scale
     dtype, torchs = stream.weights.dtype.type, torch.as_tensor(stream.weights).dtype
     size = geometry.out_channels // geometry.groups
 
@@ -280,7 +242,7 @@ def replay(stream: Stream) -> Replay:
     ):
         recorded = _by_sample(y, geometry, torchs)
         desired = recorded - dtype(scale) * _by_sample(g, geometry, torchs)
-        kept = dtype(stream.momentum) * total - dtype(stream.weight_decay * scale) * w
+        kept = dtype(stream.sgd.momentum) * total - dtype(stream.sgd.weight_decay * scale) * w
         w = np.empty_like(w)
         for group, u in enumerate(_patches(x, stream.module, torchs).numpy()):
             own = slice(group * size, (group + 1) * size)
@@ -327,21 +289,6 @@ def _by_sample(maps: Maps, geometry: Geometry, dtype: torch.dtype) -> Array:
     rows = [geometry.channels_first(t).flatten(2).transpose(1, 2).flatten(0, 1) for t in maps]
     samples: Array = torch.cat(rows).to(dtype).numpy()
     return samples
-
-
-def _endless(batches: Iterable[Any]) -> Iterator[Any]:
-    """Epoch after epoch."""
-    while True:
-        empty = True
-        for batch in batches:
-            empty = False
-            if not isinstance(batch, tuple | list) or not isinstance(batch[0], torch.Tensor):
-                raise TypeError(
-                    f"batches must be tuples that start with a tensor; got {type(batch).__name__}"
-                )
-            yield batch
-        if empty:
-            raise ValueError("batches must give at least one batch each time; got none")
 
 
 def _weights(layer: Layer) -> torch.Tensor:

@@ -14,6 +14,7 @@ from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.patches import check_input, group_weights, unfold_patches
 from cnnbridge.learning.problem import layer_problems
+from cnnbridge.learning.sgd import SGD
 
 # runs whose batches are laid out at once
 CHUNK_BYTES = 64 * 2**20
@@ -30,23 +31,16 @@ class Runs:
         *,
         batch: int,
         replace: bool,
-        bias: bool | None,
+        bias: bool,
     ) -> None:
         geometry = Geometry.of(conv)
-        with_bias = _checks.bias_flag(conv, bias, trained=True)
-        self.problems = layer_problems(conv, x, target, bias=with_bias)
-        self.u, self.d = patches(conv, x, target, with_bias)  # (groups, N, T, L), (.., m)
+        self.problems = layer_problems(conv, x, target, bias=bias)
+        self.u, self.d = patches(conv, x, target, bias)  # (groups, N, T, L), (.., m)
         self.groups, self.images = geometry.groups, self.u.shape[1]
         self.start = (
-            group_weights(conv, bias=with_bias).detach().to(self.u).flatten(0, 1).clone()
+            group_weights(conv, bias=bias).detach().to(self.u).flatten(0, 1).clone()
         )  # (M, L)
-        self.batch = _checks.count("batch", batch)
-        self.replace = replace
-        if not replace and self.batch > self.images:
-            raise ValueError(
-                f"batch must be at most the {self.images} samples when replace is False; "
-                f"got {batch}"
-            )
+        self.batch, self.replace = batch, replace
         row = self.u[:, 0].numel() + self.d[:, 0].numel()
         self.together = max(2, CHUNK_BYTES // (8 * row * self.batch))
         device = self.u.device
@@ -57,17 +51,14 @@ class Runs:
     def run(
         self,
         start: torch.Tensor,
-        lr: float,
+        sgd: SGD,
         steps: int,
         seeds: list[tuple[int, int]],
         look: Callable[[int, torch.Tensor], None],
-        *,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
     ) -> None:
         """Train weights (runs, M, L); runs with the same seeds see the same batches."""
         W = start.clone().requires_grad_()
-        optimizer = torch.optim.SGD([W], lr=lr, momentum=momentum, weight_decay=weight_decay)
+        optimizer = sgd.optimizer([W])
         criterion = nn.MSELoss()
         generators = {s: np.random.default_rng(s) for s in seeds}
         for n in range(steps + 1):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import cnnbridge
+from tests.cnnbridge.learning import calls
 
 CE = nn.CrossEntropyLoss()
 
@@ -59,7 +60,7 @@ def taped(model, x, y):
 
 
 def streamed(model, x, y):
-    stream = cnnbridge.record_stream(model, "conv", [(x, y)], CE, lr=0.1, steps=3)
+    stream = calls.record_stream(model, "conv", [(x, y)], CE, lr=0.1, steps=3)
     return stream.weights, cnnbridge.replay(stream).weights
 
 
@@ -72,7 +73,7 @@ def watched(model, x, y):
 
 def in_place(curvature):
     def call(model, x, y):
-        return cnnbridge.predict_in_place(
+        return calls.predict_in_place(
             model, "conv", x, y, CE, lr=0.1, steps=3, curvature=curvature
         ).displacement
 
@@ -86,16 +87,16 @@ ENTRIES = {
     "predict_in_place": in_place("gauss_newton"),
     "predict_in_place, kronecker": in_place("kronecker"),
     "compare_in_place": lambda m, x, y: (
-        cnnbridge.compare_in_place(m, "conv", x, y, CE, **SGD).observation.displacement
+        calls.compare_in_place(m, "conv", x, y, CE, **SGD).observation.displacement
     ),
-    "predict_network": lambda m, x, y: cnnbridge.predict_network(m, x, y, CE, **SGD).displacement,
+    "predict_network": lambda m, x, y: calls.predict_network(m, x, y, CE, **SGD).displacement,
     "predict_network, level 4": lambda m, x, y: (
-        cnnbridge.predict_network(m, x, y, CE, relinearize=2, **SGD).displacement
+        calls.predict_network(m, x, y, CE, relinearize=2, **SGD).displacement
     ),
-    "observe_network": lambda m, x, y: cnnbridge.observe_network(m, x, y, CE, **SGD).displacement,
-    "audit": lambda m, x, y: cnnbridge.audit(m, "conv", x, y, CE, **SGD).contributions,
+    "observe_network": lambda m, x, y: calls.observe_network(m, x, y, CE, **SGD).displacement,
+    "audit": lambda m, x, y: calls.audit(m, "conv", x, y, CE, **SGD).contributions,
     "sharpness": lambda m, x, y: cnnbridge.sharpness(m, x, y, CE),
-    "track_sharpness": lambda m, x, y: cnnbridge.track_sharpness(m, x, y, CE, **SGD).hessian,
+    "track_sharpness": lambda m, x, y: calls.track_sharpness(m, x, y, CE, **SGD).hessian,
     "first_step_is_nlms": lambda m, x, y: (
         cnnbridge.first_step_is_nlms(m, "bn", "conv", x, y, CE, lr=0.1).g_sgd
     ),
@@ -202,9 +203,9 @@ def test_a_network_with_shared_weights():
     x, y = data(2, 3, torch.float64)
     model = Loop().double()
     loss, kwargs = nn.CrossEntropyLoss(), {"lr": 0.2, "steps": 12, "momentum": 0.5}
-    run = cnnbridge.observe_network(model, x, y, loss, **kwargs)
+    run = calls.observe_network(model, x, y, loss, **kwargs)
     assert run.names == ("conv.weight", "conv.bias", "leave.weight", "leave.bias")
-    exact = cnnbridge.predict_network(model, x, y, loss, relinearize=1, **kwargs)
+    exact = calls.predict_network(model, x, y, loss, relinearize=1, **kwargs)
     assert cnnbridge.compare(exact, run).displacement_error.max() < 1e-10
     # level 3 from the Jacobian and the Hessian, row by row
     parameters = list(model.parameters())
@@ -217,9 +218,9 @@ def test_a_network_with_shared_weights():
         ("conv", J[:, :38].T @ H @ J[:, :38]),
     ):
         p = (
-            cnnbridge.predict_network(model, x, y, loss, **kwargs)
+            calls.predict_network(model, x, y, loss, **kwargs)
             if layer is None
-            else cnnbridge.predict_in_place(model, layer, x, y, loss, full_modes=True, **kwargs)
+            else calls.predict_in_place(model, layer, x, y, loss, full_modes=True, **kwargs)
         )
         top = float(torch.linalg.eigvalsh(G)[-1])
         assert p.eigenvalues.max() == pytest.approx(top, rel=1e-6)
@@ -231,7 +232,7 @@ def test_a_network_with_shared_weights():
 def test_shared_weights_where_one_use_is_wanted():
     x, y = data(2, 3)
     with pytest.raises(ValueError, match="the layer must be used once in a forward pass; got 2 u"):
-        cnnbridge.audit(Loop(), "conv", x, y, CE, lr=0.1, steps=2)
+        calls.audit(Loop(), "conv", x, y, CE, lr=0.1, steps=2)
     model = Loop()
     model.bn = nn.BatchNorm2d(2)
     for call in (cnnbridge.first_step_is_nlms, cnnbridge.nlms_departure):
@@ -246,7 +247,7 @@ def test_both_uses_of_a_layer_are_recorded_and_watched():
     model = Loop()
     inputs, outputs, _ = taped(model, x, y)
     assert (len(inputs), len(outputs)) == (32, 32)
-    stream = cnnbridge.record_stream(model.double(), "conv", [(x.double(), y)], CE, lr=0.1, steps=3)
+    stream = calls.record_stream(model.double(), "conv", [(x.double(), y)], CE, lr=0.1, steps=3)
     assert [len(uses) for uses in stream.inputs] == [2] * 3
     assert cnnbridge.replay(stream).max_error < 1e-12
     with cnnbridge.Monitor(model, every=1, quiet=True) as monitor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbridge import audit, observe_network, predict_in_place
+from tests.cnnbridge.learning.calls import audit, observe_network, predict_in_place
 from tests.cnnbridge.learning.test_network import network
 from tests.oracles.kinds import KINDS
 

@@ -14,7 +14,7 @@ def pair(steps=20, lr=0.2, **sgd):
     conv, x = nn.Conv2d(1, 2, 2).double(), torch.rand(3, 1, 5, 5).double()
     target = torch.randn(3, 2, 4, 4).double()
     prediction = predict_layer(conv, x, target, lr=lr, steps=steps, **sgd)
-    return prediction, observe_layer(conv, x, target, lr=lr, steps=steps, basis=prediction, **sgd)
+    return prediction, observe_layer(conv, x, target, lr=lr, steps=steps, **sgd)
 
 
 PREDICTION, OBSERVATION = pair()
@@ -26,9 +26,10 @@ def test_every_measure_from_its_definition():
     wrong = PREDICTION.modes + 0.1 * np.arange(21)[:, None, None] * rng.standard_normal(
         PREDICTION.modes.shape
     )
-    prediction = replace(PREDICTION, modes=wrong, loss=PREDICTION.loss * 1.5)
+    moved = PREDICTION.basis.to_displacement(wrong - wrong[:1])
+    prediction = replace(PREDICTION, modes=wrong, displacement=moved, loss=PREDICTION.loss * 1.5)
     result = compare(prediction, OBSERVATION, tolerances=(0.2, 0.6, 1e9))
-    o = OBSERVATION.modes
+    o = PREDICTION.project(OBSERVATION)
     for n in range(1, 21):
         moved = np.sqrt(((o[n] - o[0]) ** 2).sum())
         error = np.sqrt((((wrong[n] - wrong[0]) - (o[n] - o[0])) ** 2).sum()) / moved
@@ -58,8 +59,9 @@ def test_a_good_prediction_beats_the_line():
 
 
 def test_nothing_learned_is_no_error():
-    still = replace(OBSERVATION, modes=np.repeat(OBSERVATION.modes[:1], 21, axis=0))
-    same = replace(PREDICTION, modes=still.modes)
+    nothing = np.zeros_like(OBSERVATION.displacement)
+    still = replace(OBSERVATION, displacement=nothing)
+    same = replace(PREDICTION, displacement=nothing)
     result = compare(same, still)
     assert result.displacement_error.max() == 0
     assert compare(PREDICTION, still).displacement_error[1] == np.inf
@@ -69,10 +71,10 @@ def test_nothing_learned_is_no_error():
     ("prediction", "message"),
     [
         (pair(steps=10)[0], "observation must have the prediction's steps and weights"),
-        (pair(lr=0.1)[0], "observation must have the prediction's learning_rate, 0.1; got 0.2"),
-        (pair(momentum=0.5)[0], "the prediction's momentum, 0.5; got 0.0"),
-        (pair(weight_decay=0.5)[0], "the prediction's weight_decay, 0.5; got 0.0"),
-        (replace(PREDICTION, w_star=PREDICTION.w_star + 1), "must be in the modes of the"),
+        (pair(lr=0.1)[0], r"have the prediction's settings, SGD\(lr=0.1, .*; got SGD\(lr=0.2"),
+        (pair(momentum=0.5)[0], r"settings, SGD.*momentum=0.5, .*; got SGD.*momentum=0.0"),
+        (pair(weight_decay=0.5)[0], r"settings, SGD.*weight_decay=0.5.*; got .*weight_decay=0.0"),
+        (replace(PREDICTION, names=("w", "b")), "parameters, w, b; got weight, bias"),
     ],
     ids=lambda value: value[-40:] if isinstance(value, str) else "",
 )

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbridge import Geometry, compare, compare_in_place, observe_network, predict_in_place
+from cnnbridge import Geometry, compare
 from cnnbridge.learning.objective import Objective
 from cnnbridge.learning.one_layer import kronecker_factors
 from tests.cnnbridge.layers.test_patches import oracle
+from tests.cnnbridge.learning.calls import compare_in_place, observe_network, predict_in_place
 from tests.oracles.kinds import KINDS
 
 CE = nn.CrossEntropyLoss()
@@ -91,7 +92,7 @@ def test_factors_of_every_kind_by_their_definition(kind):
     make, shape = KINDS[kind]
     x, y = data(shape)
     model = built(Around(make(), inplace=True), x)
-    R, G = kronecker_factors(Objective(model, x, y, CE, "layer"))
+    R, G = kronecker_factors(Objective(model, (x, y), CE, "layer"))
     expected = factors_by_definition(model, model.layer, x, y, CE)
     assert np.abs(expected[1]).max() > 1e-4
     close(R, expected[0])
@@ -127,7 +128,7 @@ def test_factors_of_a_layer_in_a_loop_are_summed_over_its_uses(kind):
     make, shape = SHARED[kind]
     x, y = data(shape, samples=4)
     model = built(Around(make(), uses=3, inplace=True), x)
-    R, G = kronecker_factors(Objective(model, x, y, CE, "layer"))
+    R, G = kronecker_factors(Objective(model, (x, y), CE, "layer"))
     expected = factors_by_definition(model, model.layer, x, y, CE)
     close(R, expected[0])
     close(G, expected[1])
@@ -194,7 +195,7 @@ def test_what_has_no_kronecker_reading_is_refused():
 def test_on_cuda():
     x, y = data((2, 4, 4))
     model = built(Around(nn.Conv2d(2, 2, 3, padding=1), uses=2, inplace=True), x)
-    host = kronecker_factors(Objective(model, x, y, CE, "layer"))
-    device = kronecker_factors(Objective(model.cuda(), x.cuda(), y.cuda(), CE, "layer"))
+    host = kronecker_factors(Objective(model, (x, y), CE, "layer"))
+    device = kronecker_factors(Objective(model.cuda(), (x.cuda(), y.cuda()), CE, "layer"))
     for mine, theirs in zip(device, host, strict=True):
         close(mine, theirs)

@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbridge import (
+from cnnbridge import group_weights, layer_problems, learning_rate_bounds, predict_layer
+from tests.cnnbridge.learning.calls import (
     bisect_minibatch_edge,
     compare_minibatch,
-    group_weights,
     layer_edges,
-    layer_problems,
-    learning_rate_bounds,
     observe_layer_minibatch,
-    predict_layer,
     predict_layer_minibatch,
 )
 from tests.cnnbridge.learning.test_replay import X as DIGITS
@@ -263,7 +260,7 @@ def test_the_median_run_of_other_kinds_diverges_there_too(kind):
     assert edges.mean == pytest.approx(bound(conv, x, target))
     guess = (0.8 * edges.almost_sure, 1.3 * edges.almost_sure)
     found = bisect_minibatch_edge(
-        conv, x, batch=1, seed=1, runs=16, steps=300, tolerance=0.02, bracket=guess
+        conv, x, batch=1, seed=1, runs=16, steps=300, tolerance=0.02, lr=guess[0]
     )
     assert found.lr == pytest.approx(edges.almost_sure, rel=0.05)
 
@@ -348,8 +345,8 @@ def test_more_errors():
         observe_layer_minibatch(CONV, IMAGES, TARGET, **kwargs, runs=1, seed=0)
     with pytest.raises(ValueError, match="tolerance must be less than 1; got 2"):
         bisect_minibatch_edge(CONV, IMAGES, batch=1, seed=0, tolerance=2)
-    with pytest.raises(ValueError, match="bracket must be"):
-        bisect_minibatch_edge(CONV, IMAGES, batch=1, seed=0, bracket=(2.0, 1.0))
+    with pytest.raises(TypeError, match="replace must be True or False; got 1"):
+        layer_edges(CONV, IMAGES, batch=1, seed=0, replace=1)
     with pytest.raises(ValueError, match="steps must be at least 20; got 5"):
         bisect_minibatch_edge(CONV, IMAGES, batch=1, seed=0, steps=5)
     prediction = predict_layer_minibatch(CONV, IMAGES, TARGET, **kwargs)
@@ -358,7 +355,7 @@ def test_more_errors():
         compare_minibatch(prediction, other)
     settled = predict_layer_minibatch(CONV, IMAGES, TARGET, **kwargs, momentum=0.5)
     seen = observe_layer_minibatch(CONV, IMAGES, TARGET, **kwargs, runs=2, seed=0)
-    with pytest.raises(ValueError, match=r"must have the prediction's momentum, 0.5; got 0.0"):
+    with pytest.raises(ValueError, match=r"prediction's sgd, .*momentum=0.5.*; got .*momentum=0.0"):
         compare_minibatch(settled, seen)
     with pytest.raises(ValueError, match="observation must have the prediction's batch, 2; got 3"):
         compare_minibatch(

@@ -5,13 +5,12 @@ from torch import nn
 
 import adaptive
 from cnnbridge import (
+    SGD,
     Geometry,
     group_weights,
     layer_problem,
     layer_problems,
     learning_rate_bounds,
-    lr_from_mu,
-    mu_from_lr,
     unfold_patches,
 )
 from cnnbridge.statistics import autocorrelation
@@ -147,8 +146,8 @@ def test_float32_input_gives_float64_statistics():
 
 
 def test_units():
-    assert mu_from_lr(0.3, 6) == pytest.approx(0.1)
-    assert lr_from_mu(mu_from_lr(0.3, 7), 7) == pytest.approx(0.3)
+    assert SGD(0.3).mu(6) == pytest.approx(0.1)
+    assert SGD.from_mu(SGD(0.3).mu(7), 7).lr == pytest.approx(0.3)
 
 
 def test_bounds():
@@ -163,7 +162,7 @@ def test_bounds():
     assert decayed.mean == pytest.approx(3.8 / (2 * largest / 6 + 0.5))
     single = learning_rate_bounds(problems[0], 6)
     assert single.mean == pytest.approx(
-        lr_from_mu(adaptive.stability_bounds(problems[0].R).mean, 6)
+        SGD.from_mu(adaptive.stability_bounds(problems[0].R).mean, 6).lr
     )
 
 
@@ -191,9 +190,9 @@ BAD = [
         ValueError,
         "group must be given for a layer with 2 groups; got None: each .* layer_problems returns",
     ),
-    (lambda: mu_from_lr(0, 3), ValueError, "lr must be positive; got 0"),
-    (lambda: mu_from_lr(0.1, 0), ValueError, "out_channels must be at least 1; got 0"),
-    (lambda: lr_from_mu(-1, 3), ValueError, "mu must be positive; got -1"),
+    (lambda: SGD(0).mu(3), ValueError, "lr must be positive; got 0"),
+    (lambda: SGD(0.1).mu(0), ValueError, "out_channels must be at least 1; got 0"),
+    (lambda: SGD.from_mu(-1, 3), ValueError, "mu must be positive; got -1"),
     (lambda: learning_rate_bounds([], 3), ValueError, "problems must hold at least one"),
     (
         lambda: learning_rate_bounds(PROBLEM, 3, momentum=1),

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbridge import sharpness, track_sharpness
+from cnnbridge import sharpness
+from tests.cnnbridge.learning.calls import track_sharpness
 from tests.cnnbridge.learning.test_network import explicit, network
 from tests.cnnbridge.learning.test_replay import X as DIGITS
 from tests.cnnbridge.learning.test_replay import Y as LABELS
