@@ -8,39 +8,27 @@ from __future__ import annotations
 
 import argparse
 import csv
-import inspect
 import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import numpy as np
-import scipy
 
 import adaptive
+from adaptive.algorithms import ALGORITHMS, Algorithm, named, names
 from adaptive.checks import Array
-from adaptive.ensemble import ALGORITHMS
 from adaptive.regressors import Regressors
 from adaptive.results import Ensemble, LearningCurve
 from adaptive.signals import DISTRIBUTIONS, Process, Scenario
 from adaptive.verdict import Verdict
 from adaptive.wiener import WienerProblem
-
-PREDICTIONS: dict[str, Callable[..., LearningCurve]] = {
-    "lms": adaptive.predict_lms,
-    "nlms": adaptive.predict_nlms,
-    "leaky_lms": adaptive.predict_leaky_lms,
-    "momentum_lms": adaptive.predict_momentum_lms,
-    "block_lms": adaptive.predict_block_lms,
-    "power_normalized_lms": adaptive.predict_power_normalized_lms,
-    "transform_domain_lms": adaptive.predict_power_normalized_lms,
-}
 
 # which options mean something to which choice; any other is refused rather than ignored
 INPUT_OPTIONS = {
@@ -57,9 +45,6 @@ SCENARIO_OPTIONS = {
     "equalisation": ("W", "delay", "noise", "noise_kind"),
     "echo": ("input", "length", "decay", "loss", "noise", "noise_kind"),
 }
-ALGORITHM_OPTIONS = (
-    "leakage", "momentum", "block", "order", "eps", "forgetting", "delta",
-)  # fmt: skip
 NEEDED = {"ar": "coefficients", "tones": "frequencies", "wav": "wav"}
 PATIENCE = 2.0  # seconds before progress is shown
 
@@ -86,7 +71,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     run = p.add_argument_group("the filter and the runs")
-    run.add_argument("--algorithm", default="lms", help="; ".join(ALGORITHMS))
+    run.add_argument("--algorithm", default="lms", help="; ".join(names()))
     run.add_argument("--mu", type=float, help="step size; rls has none")
     run.add_argument("--taps", type=int, default=16, help="length of the filter")
     run.add_argument("--steps", type=int, default=1000, help="samples per run")
@@ -97,14 +82,9 @@ def parser() -> Parser:
     run.add_argument("--median", action="store_true", help="show the median of the runs as well")
     run.add_argument("--out", type=Path, help="folder for summary.json, curves.csv and curves.png")
 
-    own = p.add_argument_group("options of one algorithm or another")
-    own.add_argument("--leakage", type=float, help="leaky_lms: weight decay, in input power")
-    own.add_argument("--momentum", type=float, help="momentum_lms: heavy ball, below 1")
-    own.add_argument("--block", type=int, help="block_lms, frequency_domain_lms: samples")
-    own.add_argument("--order", type=int, help="affine_projection: regressors projected on")
-    own.add_argument("--eps", type=float, help="normalised algorithms: regularisation")
-    own.add_argument("--forgetting", type=float, help="of running powers, or of rls")
-    own.add_argument("--delta", type=float, help="rls: regularisation")
+    own = p.add_argument_group("settings of one algorithm or another")
+    for name, about in algorithm_settings().items():
+        _add_setting(own, name, "; ".join(f"{kind}: {text}" for kind, text in about.items()))
 
     case = p.add_argument_group("what it is used for")
     case.add_argument("--scenario", choices=SCENARIO_OPTIONS, default="identification")
@@ -139,6 +119,16 @@ def parser() -> Parser:
     return p
 
 
+def _add_setting(group: argparse._ArgumentGroup, name: str, about: str) -> None:
+    """An option for a field of the algorithms, by the type that the field is annotated with."""
+    kinds = {str(k.settings()[name].type) for k in ALGORITHMS if name in k.settings()}
+    if kinds == {"bool"}:
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=about)
+    else:
+        whole = all(kind.startswith("int") for kind in kinds)
+        group.add_argument(f"--{name}", type=int if whole else float, help=about)
+
+
 def numbers(text: str) -> list[float]:
     """One number, or several with commas between."""
     try:
@@ -170,24 +160,22 @@ def run(given: dict[str, Any]) -> None:
     out: Path | None = given.pop("out", None)
     if out is not None and out.exists() and not out.is_dir():
         raise Refused(f"--out must be a folder; {out} is a file")
-    algorithm = given["algorithm"] = given["algorithm"].replace("-", "_")
-    options = algorithm_options(given)
+    given["algorithm"] = given["algorithm"].replace("-", "_")
+    algorithm = build_algorithm(given)
     scenario = build_scenario(given)
     began = time.perf_counter()
     ensemble = adaptive.simulate(
         Watched(scenario, given["runs"], sys.stderr),
-        algorithm=algorithm,
-        mu=given.get("mu"),
+        algorithm,
         steps=given["steps"],
         runs=given["runs"],
         seed=given["seed"],
         threads=given.get("threads"),
         quantiles=(0.5,) if given.get("median") else (),
         progress=False,
-        **options,
     )
     seconds = time.perf_counter() - began
-    prediction, missing = predict(scenario.problem, ensemble)
+    prediction, missing = predict(algorithm, scenario.problem, ensemble)
     verdict = None if prediction is None else adaptive.verdict(prediction, ensemble, given["k"])
     report = Report(given, scenario.problem, ensemble, prediction, verdict, missing, seconds)
     print(report.table())
@@ -201,26 +189,35 @@ def run(given: dict[str, Any]) -> None:
 # --- from options to objects ---
 
 
-def algorithm_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options that are the algorithm's own; refuses those that are another's."""
-    algorithm = given["algorithm"]
-    if algorithm not in ALGORITHMS:
-        raise Refused(f"--algorithm must be one of {', '.join(ALGORITHMS)}; got {algorithm}")
-    known = inspect.signature(ALGORITHMS[algorithm]).parameters
-    wanted = [name for name in ALGORITHM_OPTIONS if name in given]
-    for name in wanted:
-        if name not in known:
-            raise Refused(f"--{name} means nothing to {algorithm}")
-    filled = ("eps", "delta")  # by simulate, from the input's power
-    for name in ALGORITHM_OPTIONS:
-        required = name in known and known[name].default is inspect.Parameter.empty
-        if required and name not in given and name not in filled:
-            raise Refused(f"{algorithm} needs --{name}")
-    if algorithm != "rls" and "mu" not in given:
-        raise Refused(f"{algorithm} needs --mu")
-    if algorithm == "rls" and "mu" in given:
-        raise Refused("--mu means nothing to rls, which has no step size")
-    return {name: given[name] for name in wanted}
+def build_algorithm(given: dict[str, Any]) -> Algorithm:
+    """The algorithm asked for; refuses settings that are another's."""
+    name = given["algorithm"]
+    kinds = {kind.name: kind for kind in ALGORITHMS}
+    if name not in kinds:
+        raise Refused(f"--algorithm must be one of {', '.join(kinds)}; got {name}")
+    kind = kinds[name]
+    known = kind.settings()
+    wanted = [setting for setting in algorithm_settings() if setting in given]
+    for setting in wanted:
+        if setting not in known:
+            raise Refused(f"--{setting} means nothing to {name}")
+    for setting in known:
+        if kind.requires(setting) and setting not in given:
+            raise Refused(f"{name} needs --{setting}")
+    if kind.has_step_size() and "mu" not in given:
+        raise Refused(f"{name} needs --mu")
+    if not kind.has_step_size() and "mu" in given:
+        raise Refused(f"--mu means nothing to {name}, which has no step size")
+    return named(name, mu=given.get("mu"), **{setting: given[setting] for setting in wanted})
+
+
+def algorithm_settings() -> dict[str, dict[str, str]]:
+    """Help by setting and algorithm, over all algorithms."""
+    found: dict[str, dict[str, str]] = {}
+    for kind in ALGORITHMS:
+        for name, field_ in kind.settings().items():
+            found.setdefault(name, {})[kind.name] = field_.metadata["help"]
+    return found
 
 
 def build_scenario(given: dict[str, Any]) -> Scenario:
@@ -232,8 +229,8 @@ def build_scenario(given: dict[str, Any]) -> Scenario:
     taps = given["taps"]
     if kind == "equalisation":
         _refuse_others(given, {n for names in INPUT_OPTIONS.values() for n in names}, (), kind)
-        return adaptive.Equalisation(
-            adaptive.raised_cosine(given.get("W", 3.1)),
+        return adaptive.scenarios.Equalisation(
+            adaptive.scenarios.raised_cosine(given.get("W", 3.1)),
             taps=taps,
             delay=given.get("delay", taps // 2 + 2),
             **_noise(given),
@@ -244,12 +241,12 @@ def build_scenario(given: dict[str, Any]) -> Scenario:
         lines = adaptive.GaussianRegressors(source.R) if "independent" in given else source
         return adaptive.SystemIdentification(lines, w_o=system, **_noise(given))
     if kind == "cancelling":
-        sine = adaptive.Tones([given.get("signal", 0.05)], taps=1)
+        sine = adaptive.signals.Tones([given.get("signal", 0.05)], taps=1)
         path = np.array(given.get("path", _some_response(taps)))
-        return adaptive.NoiseCancelling(sine, source, path=path)
+        return adaptive.scenarios.NoiseCancelling(sine, source, path=path)
     if kind == "prediction":
-        return adaptive.Prediction(source, ahead=given.get("ahead", 1))
-    return adaptive.Echo(
+        return adaptive.scenarios.Prediction(source, ahead=given.get("ahead", 1))
+    return adaptive.scenarios.Echo(
         source,
         length=given.get("length", 4 * taps),
         decay=given.get("decay"),
@@ -268,9 +265,11 @@ def build_input(given: dict[str, Any]) -> Process:
         raise Refused(f"--input {kind} needs --{needed}")
     taps = given["taps"]
     if kind == "wav":
-        return adaptive.Recorded.from_wav(given["wav"], taps=taps, channel=given.get("channel"))
+        return adaptive.signals.Recorded.from_wav(
+            given["wav"], taps=taps, channel=given.get("channel")
+        )
     if kind == "tones":
-        return adaptive.Tones(
+        return adaptive.signals.Tones(
             given["frequencies"],
             taps=taps,
             amplitudes=given.get("amplitudes", 1.0),
@@ -281,7 +280,9 @@ def build_input(given: dict[str, Any]) -> Process:
         "innovations": given.get("distribution", "gaussian"),
     }
     if kind == "arma":
-        return adaptive.ARMA(given.get("coefficients", []), given.get("ma", []), taps=taps, **noise)
+        return adaptive.signals.ARMA(
+            given.get("coefficients", []), given.get("ma", []), taps=taps, **noise
+        )
     return adaptive.AutoRegressive(given.get("coefficients", []), taps=taps, **noise)
 
 
@@ -304,22 +305,17 @@ def _some_response(taps: int) -> Array:
     return response
 
 
-def predict(problem: WienerProblem, ensemble: Ensemble) -> tuple[LearningCurve | None, str]:
+def predict(
+    algorithm: Algorithm, problem: WienerProblem, ensemble: Ensemble
+) -> tuple[LearningCurve | None, str]:
     """The prediction for what was simulated, or why there is none."""
-    algorithm = ensemble.algorithm
-    if algorithm not in PREDICTIONS:
-        return None, f"No theory is at hand for {algorithm}: it was simulated only."
-    theory = PREDICTIONS[algorithm]
-    known = inspect.signature(theory).parameters
-    options = {name: value for name, value in ensemble.options.items() if name in known}
-    if algorithm == "transform_domain_lms":
-        options["transform"] = scipy.fft.dct(np.eye(problem.taps), axis=0, norm="ortho")
-    steps = -(-ensemble.steps // int(options.get("block", 1)))
+    if not algorithm.has_theory:
+        return None, f"No theory is at hand for {algorithm.name}: it was simulated only."
+    steps = -(-ensemble.steps // algorithm.samples_per_update)
     try:
-        curve = theory(problem, mu=ensemble.mu, steps=steps, **options)
+        return adaptive.predict(algorithm, problem, steps=steps), ""
     except ValueError as error:
         return None, f"There is no prediction: {error}."
-    return curve, ""
 
 
 # --- while it runs ---

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,71 +11,21 @@ from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
 from adaptive import search
+from adaptive.algorithms import ALGORITHMS, LMS, Algorithm, named
 from adaptive.checks import Array
-from adaptive.ensemble import ALGORITHMS
 from adaptive.regressors import Regressors, regressors
-from adaptive.results import LearningCurve
+from adaptive.results import ObservedEdge, StabilityMap
 from adaptive.signals import AutoRegressive, Scenario
-from adaptive.theory import predict_lms
+from adaptive.streaming import AdaptiveFilter
 from adaptive.wiener import WienerProblem
 
-# their steps do not grow with the weights, or they have no step size
-EDGELESS = ("sign_error_lms", "sign_sign_lms", "rls")
-LINEAR = tuple(name for name in ALGORITHMS if name not in EDGELESS)
-NORMALIZED = (
-    "nlms",
-    "affine_projection",
-    "power_normalized_lms",
-    "transform_domain_lms",
-    "frequency_domain_lms",
-)
 STRIDE = 1.1  # ratio of the step sizes tried on the way up
 FARTHEST = 1e6  # times the starting step size, down and up
-
-RULE = (
-    "a run diverges when it does not forget its start: the distance between two runs on the same "
-    "data from different starting weights is larger after the last sample than at the first, or "
-    "not finite"
-)
-
-
-@dataclass(frozen=True, eq=False)
-class ObservedEdge:
-    """Where runs were seen to begin to diverge, as mu rises.
-
-    Attributes
-    ----------
-    algorithm : which update.
-    mu : the edge, median over the runs.
-    lower, upper : interval for that median, of at least 95 % confidence with 6 runs or more and
-        the range of the runs with fewer, widened by the bisection's bracket.
-    resolution : relative width of that bracket.
-    edges : (runs,) edge of each run, ascending.
-    runs, steps, seed : what was run.
-    rule : how divergence was decided.
-    """
-
-    algorithm: str
-    mu: float
-    lower: float
-    upper: float
-    resolution: float
-    edges: Array = field(repr=False)
-    runs: int
-    steps: int
-    seed: int
-    rule: str = field(default=RULE, repr=False)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.algorithm} diverges from mu = {self.mu:.4g} ({self.lower:.4g} to "
-            f"{self.upper:.4g}; {self.runs} runs of {self.steps} steps); {self.rule}"
-        )
 
 
 def observed_edge(
     scenario: Scenario | tuple[ArrayLike, ArrayLike],
-    algorithm: str = "lms",
+    algorithm: Algorithm | str = "lms",
     *,
     steps: int | None = None,
     runs: int = 16,
@@ -96,16 +45,17 @@ def observed_edge(
     ----------
     scenario : what to draw, or a pair (u, d) of given data, of which u may be a signal (N,) with
         ``taps`` or regressors (N, L); runs on given data differ in their random start only.
-    algorithm : one of those whose update is linear in the weights: all that ``simulate`` takes but
-        sign_error_lms and sign_sign_lms, whose steps are bounded, and rls, which has no step size.
+    algorithm : such as ``BlockLMS(mu=1.0, block=8)``, whose mu does not matter, or a name, such as
+        "block_lms". Its update must be linear in the weights: sign_error_lms and sign_sign_lms,
+        whose steps are bounded, have no edge, nor has rls, which has no step size.
     steps : samples per run; 5000 when None, or as many as were given. The longer, the sharper: the
         spread of the edges of single runs falls as 1 / sqrt(steps).
     runs : number of runs.
     seed : of the draws and starts.
     taps : of the delay line over a given signal.
     resolution : relative width at which each bisection ends.
-    **options : as the algorithm's own function takes them, such as ``leakage``. Regularisation
-        left out is zero.
+    **options : settings of an algorithm given by name, such as ``leakage``. Regularisation left
+        out is zero.
 
     Returns
     -------
@@ -131,22 +81,14 @@ def observed_edge(
     >>> edge.lower < 0.5 < edge.upper
     True
     """
-    if algorithm in EDGELESS:
-        reason = "it has no step size" if algorithm == "rls" else "its steps are bounded"
-        raise ValueError(
-            f"algorithm must have an edge of stability; {algorithm} has none: {reason}"
-        )
-    _checks.choice("algorithm", algorithm, LINEAR)
+    chosen = _with_edge(algorithm, options)
     runs = _checks.count("runs", runs)
     seed = _checks.seed("seed", seed)
     width = _checks.positive("resolution", resolution)
     count = None if steps is None else _checks.count("steps", steps)
     draw, length, power = _source(scenario, taps, count)
-    start = 1.0 if algorithm in NORMALIZED else 2 / power
-
-    settings = dict(options)
-    if algorithm in NORMALIZED:
-        settings.setdefault("eps", 0.0)
+    start = 1.0 if chosen.normalized else 2 / power
+    before = None if isinstance(scenario, tuple) else 0
 
     edges = np.empty(runs)
     for i in range(runs):
@@ -154,12 +96,10 @@ def observed_edge(
         lines, dtype = draw(rng)
         w0 = _start(rng, lines.taps, dtype)
         silent = np.zeros(lines.samples, dtype)
-        if algorithm in ("transform_domain_lms", "frequency_domain_lms"):
-            settings["taps"] = lines.taps // lines.hop
 
         def grows(mu: float, lines: Regressors = lines, w0: Array = w0, d: Array = silent) -> bool:
-            kind = ALGORITHMS[algorithm]
-            run = kind(mu=mu, w0=w0, **settings).run_lines([lines], d)
+            filter_ = AdaptiveFilter(chosen.with_mu(mu), w0=w0)
+            run = filter_.run_lines([lines], d, before=before)
             if run.diverged_at is not None or not np.all(np.isfinite(run.weights)):
                 return True
             with np.errstate(over="ignore", under="ignore"):
@@ -171,7 +111,7 @@ def observed_edge(
     edges.sort()
     lower, upper = _median_interval(edges)
     return ObservedEdge(
-        algorithm=algorithm,
+        algorithm=chosen.name,
         mu=float(np.median(edges)),
         lower=lower / (1 + width / 2),
         upper=upper * (1 + width / 2),
@@ -183,46 +123,42 @@ def observed_edge(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class StabilityMap:
-    """Misadjustment over step size and eigenvalue spread.
-
-    Attributes
-    ----------
-    taps : length of the delay line.
-    spreads : (S,) lambda_max / lambda_min of R.
-    mus : (M,) step sizes.
-    misadjustment : (S, M); inf where the MSE does not converge.
-    bounds : by name as in the predictions, each (S,).
-    assumption : what the predictions rest on.
-    """
-
-    taps: int
-    spreads: Array = field(repr=False)
-    mus: Array = field(repr=False)
-    misadjustment: Array = field(repr=False)
-    bounds: Mapping[str, Array] = field(repr=False)
-    assumption: str
+def _with_edge(algorithm: Algorithm | str, options: dict[str, Any]) -> Algorithm:
+    """The algorithm as a value, unregularised where that was left open, if it has an edge."""
+    if isinstance(algorithm, str):
+        choice = next((kind for kind in ALGORITHMS if kind.name == algorithm), None)
+        if choice is None or choice.has_step_size():
+            algorithm = named(algorithm, mu=1.0, **options)
+        else:
+            algorithm = named(algorithm, **options)
+    elif options:
+        raise TypeError(
+            f"{', '.join(options)} must be left out where algorithm is a value, which holds them"
+        )
+    if algorithm.edgeless is not None:
+        raise ValueError(
+            f"algorithm must have an edge of stability; {algorithm.name} has none: "
+            f"{algorithm.edgeless}"
+        )
+    return algorithm.regularised(0.0, 1)
 
 
 def stability_map(
+    algorithm: Algorithm | None = None,
     *,
     taps: int,
     spreads: ArrayLike | None = None,
     mus: ArrayLike | None = None,
-    predict: Callable[..., LearningCurve] = predict_lms,
-    **options: Any,
 ) -> StabilityMap:
     """Predicted misadjustment and bounds for AR(1) inputs of unit power, by eigenvalue spread.
 
     Parameters
     ----------
+    algorithm : one with theory, such as ``NLMS(mu=1.0)``, whose mu does not matter; LMS when None.
     taps : at least 2.
     spreads : (S,) eigenvalue spreads >= 1; 33 from 1 to 1000 when None. The coefficient of the
         AR(1) process is chosen to give them.
     mus : (M,) step sizes; 61 over three decades, to a little above the highest bound, when None.
-    predict : a prediction, such as ``adaptive.predict_nlms``.
-    **options : for ``predict``, such as ``eps``.
 
     Returns
     -------
@@ -230,7 +166,9 @@ def stability_map(
 
     Raises
     ------
-    TypeError, ValueError : taps < 2, spreads below 1, step sizes not positive, or as ``predict``.
+    TypeError, ValueError : taps < 2, spreads below 1, step sizes not positive, or as
+        :func:`adaptive.predict`.
+    NotImplementedError : no theory is at hand for the algorithm.
 
     Examples
     --------
@@ -247,7 +185,8 @@ def stability_map(
         R = AutoRegressive.with_spread(float(spread), taps=L).R
         problems.append(WienerProblem(R=R, P=np.zeros(L), d_power=1.0))
     # the bounds do not depend on the step size at which they are asked for
-    at_one = [predict(problem, mu=1.0, steps=1, **options) for problem in problems]
+    chosen = LMS(mu=1.0) if algorithm is None else algorithm
+    at_one = [chosen.with_mu(1.0).predict(problem, steps=1) for problem in problems]
     names = at_one[0].bounds
     bounds = {name: np.array([curve.bounds[name] for curve in at_one]) for name in names}
     if mus is None:
@@ -258,7 +197,7 @@ def stability_map(
     misadjustment = np.empty((chi.size, steps.size))
     for i, problem in enumerate(problems):
         for j, mu in enumerate(steps):
-            curve = predict(problem, mu=float(mu), steps=1, **options)
+            curve = chosen.with_mu(float(mu)).predict(problem, steps=1)
             misadjustment[i, j] = curve.misadjustment if curve.stable else np.inf
     return StabilityMap(L, chi, steps, misadjustment, bounds, at_one[0].assumption)
 

@@ -17,28 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adaptive import _kernels, streaming
+from adaptive import _kernels
 from adaptive import checks as _checks
+from adaptive.algorithms import Algorithm, named
 from adaptive.checks import Array
 from adaptive.regressors import Regressors
 from adaptive.results import Ensemble
 from adaptive.signals import Scenario
-
-ALGORITHMS: dict[str, type[streaming.AdaptiveFilter]] = {
-    "lms": streaming.LMS,
-    "nlms": streaming.NLMS,
-    "leaky_lms": streaming.LeakyLMS,
-    "sign_error_lms": streaming.SignErrorLMS,
-    "sign_data_lms": streaming.SignDataLMS,
-    "sign_sign_lms": streaming.SignSignLMS,
-    "momentum_lms": streaming.MomentumLMS,
-    "block_lms": streaming.BlockLMS,
-    "power_normalized_lms": streaming.PowerNormalizedLMS,
-    "transform_domain_lms": streaming.TransformDomainLMS,
-    "affine_projection": streaming.AffineProjection,
-    "rls": streaming.RLS,
-    "frequency_domain_lms": streaming.FrequencyDomainLMS,
-}
+from adaptive.streaming import AdaptiveFilter
 
 GROUP = _kernels.LANES  # runs per task
 OCTAVES, PER_OCTAVE = 128, 8  # of the histogram behind the quantiles
@@ -46,12 +32,12 @@ OCTAVES, PER_OCTAVE = 128, 8  # of the histogram behind the quantiles
 
 def simulate(
     scenario: Scenario,
+    algorithm: Algorithm | str = "lms",
     *,
     steps: int,
     runs: int,
     seed: int,
     mu: float | None = None,
-    algorithm: str = "lms",
     w0: ArrayLike | None = None,
     record: int = 1,
     quantiles: Iterable[float] = (),
@@ -65,14 +51,15 @@ def simulate(
     Parameters
     ----------
     scenario : what to draw, such as ``SystemIdentification``.
-    mu, w0, **options : as the algorithm's own function takes them; RLS has no mu. Regularisation
-        left out takes the same part of the scenario's true input power as the function takes of
-        the measured one.
+    algorithm : such as ``NLMS(mu=0.5)``, or the name of one, such as "nlms", whose settings are
+        then given here. Regularisation left out takes the same part of the scenario's true input
+        power as a run takes of the measured one.
     steps : samples per run.
     runs : number of runs, at least 2.
     seed : of the SeedSequence from which each run takes a child, so that run i is the same whatever
         the number of runs and threads.
-    algorithm : name of the algorithm's function, one of ``ALGORITHMS``.
+    mu, **options : settings of an algorithm given by name; RLS has no mu.
+    w0 : initial weights, (L,); zeros when None.
     record : updates between two rows of the mean weights.
     quantiles : levels in (0, 1) of |e(n)|^2 to keep, such as (0.5, 0.9): near the edge of stability
         errors are heavy-tailed and the mean of few runs says little. From a histogram of bins 1/8
@@ -88,51 +75,62 @@ def simulate(
 
     Raises
     ------
-    TypeError, ValueError : unknown algorithm, arguments the algorithm refuses, or an ensemble to
-        resume that was made with other arguments.
+    TypeError, ValueError : unknown algorithm, settings it refuses, a step size that is not one
+        number, or an ensemble to resume that was made with other arguments.
+
+    Notes
+    -----
+    A scenario's draws are stationary from the first sample on: its delay lines hold the true past.
+    Algorithms that normalise by running powers hear the input for a while before they learn from
+    it, so that these are no transient either. Affine projection begins without earlier samples to
+    project on.
 
     Examples
     --------
-    >>> from adaptive import SystemIdentification, white
+    >>> from adaptive import LMS, SystemIdentification, white
     >>> scenario = SystemIdentification(white(taps=2), w_o=[1.0, -0.5], noise_power=0.01)
-    >>> ensemble = simulate(scenario, mu=0.1, steps=100, runs=50, seed=1)
+    >>> ensemble = simulate(scenario, LMS(mu=0.1), steps=100, runs=50, seed=1)
     >>> ensemble.mse.shape, ensemble.mean_weights.shape
     ((100,), (101, 2))
-    >>> more = simulate(scenario, mu=0.1, steps=100, runs=80, seed=1, resume=ensemble)
+    >>> more = simulate(scenario, LMS(mu=0.1), steps=100, runs=80, seed=1, resume=ensemble)
     >>> more.runs
     80
     """
-    _checks.choice("algorithm", algorithm, tuple(ALGORITHMS))
     steps = _checks.count("steps", steps)
     runs = _checks.count("runs", runs, least=2)
     seed = _checks.seed("seed", seed)
     record = _checks.count("record", record)
     workers = _checks.count("threads", threads or os.cpu_count() or 1)
     levels = tuple(_checks.quantile("quantiles", q) for q in quantiles)
-    make, mu, settings = _factory(scenario, algorithm, mu, w0, options)
-
-    described = {"algorithm": algorithm, "mu": mu, "steps": steps, "seed": seed, "record": record}
-    described |= {"options": settings, "quantiles": sorted(levels)}
+    chosen = _chosen(scenario, algorithm, mu, options)
+    step = float(chosen.step_size) if chosen.has_step_size() else float("nan")  # type: ignore[arg-type]
+    settings = {name: getattr(chosen, name) for name in chosen.settings()}
+    if w0 is not None:
+        settings["w0"] = np.asarray(w0).tolist()
+    described = {"algorithm": chosen.name, "mu": step, "steps": steps, "seed": seed}
+    described |= {"record": record, "options": settings, "quantiles": sorted(levels)}
     total = _resumed(resume, described, runs)
     if total is None:
         total = Sums.zero(scenario, steps, record, levels)
     first = total.runs
 
+    before = chosen.warm_up(_line_length(scenario))
+
     def task(start: int) -> Sums:
         draws = []
         for i in range(start, min(start + GROUP, runs)):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-            draws.append(scenario.draw(rng, steps))
+            draws.append(scenario.draw(rng, before + steps))
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            return _group(make(), draws, total.like(), record)
+            return _group(AdaptiveFilter(chosen, w0=w0), draws, total.like(), record, before)
 
     starts = range(first, runs, GROUP)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for part in _progress(_in_order(task, starts, workers), len(starts), progress):
             total.merge(part)
         return Ensemble(
-            algorithm=algorithm,
-            mu=mu,
+            algorithm=chosen.name,
+            mu=step,
             steps=steps,
             runs=runs,
             seed=seed,
@@ -144,6 +142,7 @@ def simulate(
             record=record,
             quantiles={q: total.quantile(q) for q in levels},
             options=settings,
+            samples_per_update=chosen.samples_per_update,
             sums=(described, total),
         )
 
@@ -163,14 +162,14 @@ class Moments:
         self.squares = self.squares + other.squares + cross
 
     def standard_error(self, runs: int) -> Array:
-        """Of the mean."""
+        """Standard error of the mean over ``runs`` runs."""
         error: Array = np.sqrt(self.squares / (runs * (runs - 1)))
         return error
 
 
 @dataclass
 class Sums:
-    """All that a group of runs leaves behind."""
+    """Running sums over a group of runs."""
 
     square: Moments
     weights: Moments
@@ -181,7 +180,7 @@ class Sums:
 
     @classmethod
     def zero(cls, scenario: Scenario, steps: int, record: int, levels: tuple[float, ...]) -> Sums:
-        """Of no runs."""
+        """Empty sums."""
         problem = scenario.problem
         rows = (steps // record + 1, problem.taps)
         bins = OCTAVES * PER_OCTAVE if levels else 0
@@ -195,7 +194,7 @@ class Sums:
         )
 
     def like(self) -> Sums:
-        """Of no runs, for the same simulation."""
+        """Empty sums of the same shape."""
         return Sums(
             Moments(np.zeros_like(self.square.mean), np.zeros_like(self.square.squares)),
             Moments(np.zeros_like(self.weights.mean), np.zeros_like(self.weights.squares)),
@@ -237,23 +236,16 @@ class Sums:
 
 
 def _group(
-    filter_: streaming.AdaptiveFilter,
+    filter_: AdaptiveFilter,
     draws: list[tuple[Regressors, Array]],
     sums: Sums,
     record: int,
+    before: int,
 ) -> Sums:
-    """Run a group: side by side where the kernel allows it, else one after the other."""
-    lines, d = draws[0]
+    """Run a group side by side where the algorithm has a kernel for that, else one by one."""
     sums.runs = len(draws)
-    side_by_side = (
-        isinstance(filter_, streaming.LMS)
-        and not isinstance(filter_, streaming.TransformDomainLMS)
-        and np.result_type(lines.buffer, d) == np.float64
-        and lines.taps <= streaming.MOST_LANE_TAPS
-    )
-    if side_by_side:
-        assert isinstance(filter_, streaming.LMS)
-        run = filter_.run_together(draws, record)
+    run = filter_.run_together(draws, record, before)
+    if run is not None:
         _kernels.squared_error_moments(run.error, sums.runs, sums.square.mean, sums.square.squares)
         sums.weights = Moments(run.mean, run.squares)
         sums.diverged = int(np.count_nonzero(run.stops >= 0))
@@ -262,7 +254,7 @@ def _group(
         return sums
     for i, (lines, d) in enumerate(draws):
         filter_.reset()
-        single = filter_.run_lines([lines], d, record)
+        single = filter_.run_lines([lines], d, record, before=before)
         assert single.history is not None
         square = np.abs(single.error) ** 2
         sums.square.merge(Moments(square, np.zeros(square.shape)), i, 1)
@@ -272,45 +264,29 @@ def _group(
     return sums
 
 
-def _factory(
-    scenario: Scenario,
-    algorithm: str,
-    mu: float | None,
-    w0: ArrayLike | None,
-    options: dict[str, Any],
-) -> tuple[Callable[[], streaming.AdaptiveFilter], float, dict[str, Any]]:
-    """A maker of fresh filters, the step size, and all options with their defaults filled in."""
-    kind = ALGORITHMS[algorithm]
-    settings = dict(options)
-    power = float(np.trace(scenario.problem.R).real) / scenario.problem.taps
-    whole = algorithm in ("nlms", "affine_projection")
-    if algorithm in ("nlms", "affine_projection", "power_normalized_lms", "transform_domain_lms"):
-        settings.setdefault("eps", 1e-6 * power * (scenario.problem.taps if whole else 1))
-    elif algorithm == "frequency_domain_lms":
-        settings.setdefault("eps", 1e-6 * power)
-    elif algorithm == "rls":
-        settings.setdefault("delta", 1e-2 * power)
-    if algorithm == "rls":
-        if mu is not None:
-            raise TypeError(f"mu must be left out for rls, which has no step size; got {mu}")
-        step = float("nan")
-    else:
-        if mu is None:
-            raise TypeError(f"mu must be given for {algorithm}")
-        step = _checks.positive("mu", mu)
-        settings["mu"] = step
-    if algorithm in ("transform_domain_lms", "frequency_domain_lms"):
-        lines, _ = scenario.draw(np.random.default_rng(0), 1)
-        settings["taps"] = lines.taps // lines.hop
+def _line_length(scenario: Scenario) -> int:
+    """Taps of each channel's delay line; 1 for regressors without one."""
+    lines, _ = scenario.draw(np.random.default_rng(0), 1)
+    return lines.taps // lines.hop
 
-    def make() -> streaming.AdaptiveFilter:
-        return kind(w0=w0, **settings)
 
-    make()  # refuses bad options here, not in a thread
-    settings_public = {k: v for k, v in settings.items() if k not in ("mu", "taps")}
-    if w0 is not None:
-        settings_public["w0"] = np.asarray(w0).tolist()
-    return make, step, settings_public
+def _chosen(
+    scenario: Scenario, algorithm: Algorithm | str, mu: float | None, options: dict[str, Any]
+) -> Algorithm:
+    """The algorithm as a value, regularised by the scenario's true input power."""
+    if isinstance(algorithm, str):
+        algorithm = named(algorithm, mu=mu, **options)
+    elif not isinstance(algorithm, Algorithm):
+        raise TypeError(
+            f"algorithm must be an algorithm, such as NLMS(mu=0.5), or its name; got {algorithm!r}"
+        )
+    elif mu is not None or options:
+        given = ", ".join(["mu"] * (mu is not None) + list(options))
+        raise TypeError(f"{given} must be left out where algorithm is a value, which holds them")
+    if algorithm.has_step_size():
+        algorithm = algorithm.with_mu(algorithm.constant_mu)
+    problem = scenario.problem
+    return algorithm.regularised(float(np.trace(problem.R).real) / problem.taps, problem.taps)
 
 
 def _resumed(ensemble: Ensemble | None, described: dict[str, Any], runs: int) -> Sums | None:

@@ -27,9 +27,9 @@ from numpy.typing import ArrayLike
 from adaptive import checks as _checks
 from adaptive import search
 from adaptive.checks import Array
+from adaptive.curves import initial_error, mean_weights, misadjustment
 from adaptive.modes import NaturalModes, natural_modes
-from adaptive.results import LearningCurve
-from adaptive.theory import initial_error, mean_weights, misadjustment
+from adaptive.results import LearningCurve, LyapunovEdge, MinibatchEdges
 from adaptive.wiener import WienerProblem
 
 ASSUMPTION = (
@@ -38,45 +38,6 @@ ASSUMPTION = (
     "repetition (epochs) is not covered"
 )
 _CHUNK = 1 << 19  # entries of a temporary: small enough for the cache
-
-
-@dataclass(frozen=True)
-class LyapunovEdge:
-    """An estimated almost-sure edge.
-
-    Attributes
-    ----------
-    value : step size at which the Lyapunov exponent of the product of the updates crosses zero.
-    standard_error : of ``value``, from the spread over independent products; 0 for a full batch.
-    """
-
-    value: float
-    standard_error: float
-
-
-@dataclass(frozen=True)
-class MinibatchEdges:
-    """The three edges in units of mu, told apart; see the module's text.
-
-    Attributes
-    ----------
-    mean_square : exact, from :func:`minibatch_edge`.
-    almost_sure : estimated, from :func:`lyapunov_edge`.
-    mean : exact, 2 / lambda_max(R).
-    """
-
-    mean_square: float
-    almost_sure: LyapunovEdge
-    mean: float
-
-    def __str__(self) -> str:
-        sure = self.almost_sure
-        return (
-            f"mu < {self.mean_square:<12.6g} mean_square: E|w - w_o|^2 converges\n"
-            f"mu < {sure.value:<12.6g} almost_sure: every run converges, up to its noise "
-            f"(standard error {sure.standard_error:.2g})\n"
-            f"mu < {self.mean:<12.6g} mean: E[w] converges"
-        )
 
 
 def predict_minibatch(

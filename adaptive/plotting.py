@@ -2,8 +2,8 @@
 
 Each function draws finished results into an ``ax`` and returns its artists by name. Nothing is
 computed that a result does not hold, no figure is opened, and no global style is touched. Colours
-are Okabe and Ito's, or viridis where they have an order: told apart with every common kind of
-colour vision.
+are Okabe and Ito's, or viridis where they have an order, and can be distinguished with every common
+kind of colour vision.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
 from adaptive.checks import Array
-from adaptive.edge import StabilityMap
 from adaptive.modes import NaturalModes, natural_modes
-from adaptive.results import Ensemble, LearningCurve
+from adaptive.results import Ensemble, LearningCurve, StabilityMap
 from adaptive.verdict import band
 from adaptive.wiener import WienerProblem
 
@@ -113,7 +112,7 @@ def learning_curve(
             )
             levels.append(np.array([floor]))
     _limit(ax, levels)
-    updates = ensemble is None and prediction is not None and prediction.algorithm == "block_lms"
+    updates = ensemble is None and prediction is not None and prediction.samples_per_update > 1
     ax.set_xlabel("update n" if updates else "sample n")
     ax.set_ylabel("mean-square error (dB)")
     _dress(ax)
@@ -322,9 +321,7 @@ def _simulated_mode(
 
 def _block(ensemble: Ensemble | None, prediction: LearningCurve) -> int:
     """Samples per update, where updates are drawn over samples."""
-    if ensemble is None or prediction.algorithm != "block_lms":
-        return 1
-    return int(ensemble.options.get("block", 1))
+    return 1 if ensemble is None else prediction.samples_per_update
 
 
 def _one_at_least(ensemble: Ensemble | None, prediction: LearningCurve | None) -> None:

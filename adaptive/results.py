@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class LearningCurve:
     assumption : what the prediction rests on.
     residual : relative residual of the equation behind emse and msd_final where it is solved by
         iteration; zero where it is solved in closed form.
+    samples_per_update : samples that each step of the curve covers: the block of block LMS, or 1.
     """
 
     algorithm: str
@@ -83,6 +84,7 @@ class LearningCurve:
     bounds: Mapping[str, float]
     assumption: str
     residual: float = 0.0
+    samples_per_update: int = 1
 
     @property
     def mse(self) -> Array:
@@ -142,6 +144,7 @@ class Ensemble:
     quantiles : of |e(n)|^2 by level, each (steps,), where they were asked for.
     diverged : number of runs whose error left the finite numbers. From the first such sample on,
         the averages are inf: the mean over all runs is not finite there.
+    samples_per_update : samples that one update of the algorithm averages over.
     """
 
     algorithm: str
@@ -157,4 +160,233 @@ class Ensemble:
     record: int = 1
     quantiles: dict[float, Array] = field(default_factory=dict, repr=False)
     options: dict[str, Any] = field(default_factory=dict)
+    samples_per_update: int = 1
     sums: Any = field(default=None, repr=False)  # what ``simulate(resume=)`` goes on from
+
+
+ASSUMPTIONS = {
+    "trace": "sufficient for `mean`, without an eigendecomposition: tr(R) in place of lambda_max",
+    "mean": "the mean weights converge if and only if mu is below (LMS: 2 / lambda_max); "
+    "regressors independent of the weights",
+    "mean_square_real": "the MSE converges if and only if mu is below; real Gaussian regressors, "
+    "independent from sample to sample: too large for a delay line with correlated input",
+    "mean_square_complex": "the MSE converges if and only if mu is below; circular complex "
+    "Gaussian regressors, independent from sample to sample: too large for a delay line with "
+    "correlated input",
+    "any_input": "the weight error never grows, whatever the input: mu < 2",
+    "mean_square": "the MSE converges if and only if mu is below; Gaussian regressors, "
+    "independent from sample to sample",
+}
+
+
+class Bounds:
+    """Upper bounds on the step size mu, by name; printed with the assumption of each."""
+
+    def of(self, *, complex_data: bool) -> dict[str, float]:
+        """The bounds that concern real, or circular complex, data; "mean_square" among them."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        names = (f.name for f in fields(self))  # type: ignore[arg-type]
+        rows = (f"mu < {getattr(self, k):<12.6g} {k}: {ASSUMPTIONS[k]}" for k in names)
+        return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class StabilityBounds(Bounds):
+    """Upper bounds on mu in w(n+1) = w(n) + mu e(n) u(n); ``ASSUMPTIONS`` says what each needs.
+
+    For a learning rate in torch's units see ``cnnbridge.learning_rate_bounds``.
+    """
+
+    trace: float
+    mean: float
+    mean_square_real: float
+    mean_square_complex: float
+
+    def mean_square(self, *, complex_data: bool) -> float:
+        """The mean-square bound for circular complex or for real data."""
+        return self.mean_square_complex if complex_data else self.mean_square_real
+
+    def of(self, *, complex_data: bool) -> dict[str, float]:
+        """The bounds that concern real, or circular complex, data."""
+        edge = self.mean_square(complex_data=complex_data)
+        return {"trace": self.trace, "mean": self.mean, "mean_square": edge}
+
+
+@dataclass(frozen=True)
+class NlmsBounds(Bounds):
+    """Upper bounds on mu in w(n+1) = w(n) + mu e(n) u(n) / (eps + |u(n)|^2), a pure number."""
+
+    any_input: float
+    mean: float
+    mean_square: float
+
+    def of(self, *, complex_data: bool) -> dict[str, float]:
+        """All three: they are computed for the kind of data that R has."""
+        return {
+            "any_input": self.any_input,
+            "mean": self.mean,
+            "mean_square": self.mean_square,
+        }
+
+
+DIVERGENCE_RULE = (
+    "a run diverges when it does not forget its start: the distance between two runs on the same "
+    "data from different starting weights is larger after the last sample than at the first, or "
+    "not finite"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedEdge:
+    """Where runs were seen to begin to diverge, as mu rises.
+
+    Attributes
+    ----------
+    algorithm : which update.
+    mu : the edge, median over the runs.
+    lower, upper : interval for that median, of at least 95 % confidence with 6 runs or more and
+        the range of the runs with fewer, widened by the bisection's bracket.
+    resolution : relative width of that bracket.
+    edges : (runs,) edge of each run, ascending.
+    runs, steps, seed : what was run.
+    rule : how divergence was decided.
+    """
+
+    algorithm: str
+    mu: float
+    lower: float
+    upper: float
+    resolution: float
+    edges: Array = field(repr=False)
+    runs: int
+    steps: int
+    seed: int
+    rule: str = field(default=DIVERGENCE_RULE, repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.algorithm} diverges from mu = {self.mu:.4g} ({self.lower:.4g} to "
+            f"{self.upper:.4g}; {self.runs} runs of {self.steps} steps); {self.rule}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StabilityMap:
+    """Misadjustment over step size and eigenvalue spread.
+
+    Attributes
+    ----------
+    taps : length of the delay line.
+    spreads : (S,) lambda_max / lambda_min of R.
+    mus : (M,) step sizes.
+    misadjustment : (S, M); inf where the MSE does not converge.
+    bounds : by name as in the predictions, each (S,).
+    assumption : what the predictions rest on.
+    """
+
+    taps: int
+    spreads: Array = field(repr=False)
+    mus: Array = field(repr=False)
+    misadjustment: Array = field(repr=False)
+    bounds: Mapping[str, Array] = field(repr=False)
+    assumption: str
+
+
+@dataclass(frozen=True)
+class OptimalStep:
+    """The step size of least steady-state excess MSE on a random walk.
+
+    Attributes
+    ----------
+    mu, emse : exact for independent Gaussian regressors.
+    mu_small_step, emse_small_step : the textbook's: sqrt(tr Q / (J_min tr R)) and
+        sqrt(J_min tr R tr Q); inf and 0 where J_min is zero and the small-step formula has no
+        minimum.
+    """
+
+    mu: float
+    emse: float
+    mu_small_step: float
+    emse_small_step: float
+
+
+@dataclass(frozen=True)
+class LyapunovEdge:
+    """An estimated almost-sure edge.
+
+    Attributes
+    ----------
+    value : step size at which the Lyapunov exponent of the product of the updates crosses zero.
+    standard_error : of ``value``, from the spread over independent products; 0 for a full batch.
+    """
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class MinibatchEdges:
+    """The three edges in units of mu, told apart; see the module's text.
+
+    Attributes
+    ----------
+    mean_square : exact, from :func:`minibatch_edge`.
+    almost_sure : estimated, from :func:`lyapunov_edge`.
+    mean : exact, 2 / lambda_max(R).
+    """
+
+    mean_square: float
+    almost_sure: LyapunovEdge
+    mean: float
+
+    def __str__(self) -> str:
+        sure = self.almost_sure
+        return (
+            f"mu < {self.mean_square:<12.6g} mean_square: E|w - w_o|^2 converges\n"
+            f"mu < {sure.value:<12.6g} almost_sure: every run converges, up to its noise "
+            f"(standard error {sure.standard_error:.2g})\n"
+            f"mu < {self.mean:<12.6g} mean: E[w] converges"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Whether a simulated learning curve stayed inside the band around the predicted one.
+
+    Attributes
+    ----------
+    holds : no step is more than ``k`` standard errors from the prediction.
+    k, steps, runs : half-width of the band, in standard errors; what was compared.
+    first_outside : first step outside the band, None if there is none.
+    fraction_outside : of the steps.
+    z : (steps,) (simulated - predicted) in standard errors, as a normal score (see
+        :func:`deviations`); +-inf where only one of the two is finite, or where they differ with no
+        usable standard error to measure it by; zero where neither is finite. Never NaN.
+    largest_z : largest |z|.
+    worst_step : where it is.
+    false_alarm : how likely a true prediction is to leave the band anywhere, at most (see Notes of
+        :func:`verdict`).
+    typical_dB : median over the steps of |10 log10(simulated / predicted)|, the size of the
+        difference where k speaks of its certainty; None where no step has both finite and positive.
+    diverged : runs whose error left the finite numbers.
+    text : all this in one sentence.
+    """
+
+    holds: bool
+    k: float
+    steps: int
+    runs: int
+    first_outside: int | None
+    fraction_outside: float
+    z: Array = field(repr=False)
+    largest_z: float
+    worst_step: int
+    false_alarm: float
+    typical_dB: float | None
+    diverged: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
 from adaptive.checks import Array
+from adaptive.curves import lms_family
 from adaptive.modes import natural_modes
-from adaptive.results import LearningCurve
-from adaptive.theory import lms_family
+from adaptive.results import LearningCurve, OptimalStep
 from adaptive.wiener import WienerProblem
 
 RANDOM_WALK = "; w_o(n) a random walk whose steps are independent of the regressors and the noise"
-
-
-@dataclass(frozen=True)
-class OptimalStep:
-    """The step size of least steady-state excess MSE on a random walk.
-
-    Attributes
-    ----------
-    mu, emse : exact for independent Gaussian regressors.
-    mu_small_step, emse_small_step : the textbook's: sqrt(tr Q / (J_min tr R)) and
-        sqrt(J_min tr R tr Q); inf and 0 where J_min is zero and the small-step formula has no
-        minimum.
-    """
-
-    mu: float
-    emse: float
-    mu_small_step: float
-    emse_small_step: float
 
 
 def predict_tracking(

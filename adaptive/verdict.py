@@ -1,58 +1,15 @@
-"""Did the prediction hold? A predicted learning curve laid against a simulated one."""
+"""Test a predicted learning curve against a simulated one, step by step."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import numpy as np
 import scipy
 
 from adaptive import checks as _checks
 from adaptive.checks import Array
-from adaptive.results import Ensemble, LearningCurve
+from adaptive.results import Ensemble, LearningCurve, Verdict
 
 ROUNDING = 1e-9  # relative difference that counts as none
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """Whether a simulated learning curve stayed inside the band around the predicted one.
-
-    Attributes
-    ----------
-    holds : no step is more than ``k`` standard errors from the prediction.
-    k, steps, runs : half-width of the band, in standard errors; what was compared.
-    first_outside : first step outside the band, None if there is none.
-    fraction_outside : of the steps.
-    z : (steps,) (simulated - predicted) in standard errors, as a normal score (see
-        :func:`deviations`); +-inf where only one of the two is finite, or where they differ with no
-        usable standard error to measure it by; zero where neither is finite. Never NaN.
-    largest_z : largest |z|.
-    worst_step : where it is.
-    false_alarm : how likely a true prediction is to leave the band anywhere, at most (see Notes of
-        :func:`verdict`).
-    typical_dB : median over the steps of |10 log10(simulated / predicted)|, the size of the
-        difference where k speaks of its certainty; None where no step has both finite and positive.
-    diverged : runs whose error left the finite numbers.
-    text : all this in one sentence.
-    """
-
-    holds: bool
-    k: float
-    steps: int
-    runs: int
-    first_outside: int | None
-    fraction_outside: float
-    z: Array = field(repr=False)
-    largest_z: float
-    worst_step: int
-    false_alarm: float
-    typical_dB: float | None
-    diverged: int
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Verdict:
@@ -60,8 +17,8 @@ def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Ve
 
     Parameters
     ----------
-    prediction : from ``predict_lms`` or another; for ``block_lms`` in updates, each of which is
-        compared with all the samples of its block.
+    prediction : from ``predict``; for block LMS in updates, each of which is compared with all the
+        samples of its block.
     ensemble : from ``simulate``, of the same mu and as many steps.
     k : half-width of the band, in standard errors of the simulated mean, counted on the scale of
         its cube root, where it is nearly normal (see :func:`deviations`).
@@ -182,7 +139,12 @@ def band(mean: Array, standard_error: Array, k: float) -> tuple[Array, Array]:
 def _matched(prediction: LearningCurve, ensemble: Ensemble) -> Array:
     """The predicted MSE at the ensemble's samples."""
     mse = prediction.mse
-    block = int(ensemble.options.get("block", 1)) if prediction.algorithm == "block_lms" else 1
+    block = prediction.samples_per_update
+    if block > 1 and block != ensemble.samples_per_update:
+        raise ValueError(
+            f"prediction and ensemble must be of the same block; got {block} and "
+            f"{ensemble.samples_per_update}"
+        )
     if -(-ensemble.steps // block) != mse.size:
         unit = f" updates of {block} samples" if block > 1 else ""
         raise ValueError(

@@ -223,14 +223,14 @@ class MinibatchTask:
 
         Notes
         -----
-        ``adaptive.predict_minibatch`` has the recursion: heavy ball with momentum, leaky LMS with
+        ``adaptive.minibatch.predict_minibatch`` has the recursion: heavy ball with momentum, leaky LMS with
         weight decay, mu = 2 lr / M and leakage M weight_decay / 2. Weight decay moves the weights
         away from those of least loss: ``loss_final`` holds that too.
         """
         settings, updates = SGD.of(sgd), _checks.count("steps", steps, least=0)
         M = Geometry.of(self.layer).out_channels
         curves = [
-            adaptive.predict_minibatch(
+            adaptive.minibatch.predict_minibatch(
                 u,
                 d,
                 mu=settings.mu(M),
@@ -364,7 +364,7 @@ class MinibatchTask:
         (0.2941, 0.4)
         """
         found = [
-            adaptive.minibatch_edges(u, batch=self.batch, replace=self.replace, seed=seed)
+            adaptive.minibatch.minibatch_edges(u, batch=self.batch, replace=self.replace, seed=seed)
             for u, _, _ in self._data
         ]
         unit = Geometry.of(self.layer).out_channels / 2

@@ -272,7 +272,7 @@ def _block(u: Array, desired: Array, kept: Array, mu: float, w: Array) -> tuple[
     N, L = u.shape
     samples = np.concatenate([u, np.eye(L, dtype=u.dtype)])
     response = np.concatenate([desired, (w + kept).T])
-    block = adaptive.BlockLMS(mu=mu * (N + L), block=N + L, w0=w)
+    block = adaptive.BlockLMS(mu=mu * (N + L), block=N + L).stream(w0=w)
     run = block.process(samples, response)
     return run.error[:N], run.weights
 

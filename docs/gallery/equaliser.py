@@ -23,8 +23,8 @@ def main(path: str) -> None:
     ax = figure.subplots()
     finals = []
     for i, (W, spread) in enumerate(WIDTHS.items()):
-        scenario = adaptive.Equalisation(
-            adaptive.raised_cosine(W), taps=11, delay=7, noise_power=0.001
+        scenario = adaptive.scenarios.Equalisation(
+            adaptive.scenarios.raised_cosine(W), taps=11, delay=7, noise_power=0.001
         )
         run = adaptive.simulate(scenario, mu=MU, steps=STEPS, runs=RUNS, seed=1)
         theory = adaptive.predict_lms(scenario.problem, mu=MU, steps=STEPS)

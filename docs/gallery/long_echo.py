@@ -19,7 +19,7 @@ TAPS, BLOCK, SAMPLES = 2048, 256, 80_000
 def main(path: str) -> None:
     """Run, check, draw."""
     source = adaptive.AutoRegressive([0.9], taps=TAPS)
-    scenario = adaptive.Echo(source, noise_power=1e-4, decay=TAPS, seed=3)
+    scenario = adaptive.scenarios.Echo(source, noise_power=1e-4, decay=TAPS, seed=3)
     lines, d = scenario.draw(np.random.default_rng(0), SAMPLES)
     u = lines.buffer[TAPS - 1 :]  # the newest sample of each regressor
     h = scenario.response

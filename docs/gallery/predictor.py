@@ -19,7 +19,7 @@ A, MUS, STEPS, RUNS = 0.5, (0.02, 0.1), 300, 8000
 
 def main(path: str) -> None:
     """Simulate, check, draw."""
-    scenario = adaptive.Prediction(adaptive.AutoRegressive([A], taps=1))
+    scenario = adaptive.scenarios.Prediction(adaptive.AutoRegressive([A], taps=1))
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, mu in zip(("C0", "C1"), MUS, strict=True):

@@ -188,7 +188,7 @@ def test_any_split_into_blocks_gives_the_same_numbers(name, cuts, outputs):
     u, d = draw((N, 2), np.float64), draw((N, outputs or 1), np.float64, 2)
     d = d[:, 0] if outputs is None else d
     whole = case.run(u, d, taps=TAPS, **case.options)
-    stream = case.stream(taps=TAPS, **case.options)
+    stream = case.stream(**case.options).stream(taps=TAPS)
     edges = sorted({0, N, *cuts})
     parts = [stream.process(u[a:b], d[a:b]) for a, b in pairwise(edges)]
     joined = np.concatenate([p.error for p in parts])
@@ -220,7 +220,7 @@ def test_single_precision_is_kept_and_follows_double(name, dtype):
 def test_state_can_be_saved_and_reset_forgets(name):
     case = CASES[name]
     u, d = draw(N, np.float64), draw(N, np.float64, 2)
-    stream = case.stream(taps=TAPS, **case.options)
+    stream = case.stream(**case.options).stream(taps=TAPS)
     stream.process(u[:41], d[:41])
     saved = stream.state
     first = stream.process(u[41:], d[41:])
@@ -255,7 +255,7 @@ def test_divergence_is_a_result_in_one_call_and_in_blocks(name):
     assert whole.diverged_at is not None
     assert np.isfinite(whole.error[: whole.diverged_at]).all()
     assert np.isnan(whole.error[whole.diverged_at :]).all()
-    stream = case.stream(taps=TAPS, **options)
+    stream = case.stream(**options).stream(taps=TAPS)
     parts = [stream.process(u[a : a + 333], d[a : a + 333]) for a in range(0, 4000, 333)]
     assert stream.diverged_at == parts[-1].diverged_at == whole.diverged_at
     joined = np.concatenate([p.error for p in parts])
@@ -393,7 +393,7 @@ def test_bad_options(call, error, message):
 
 
 def test_a_block_must_look_like_the_first():
-    stream = adaptive.LMS(mu=0.1, taps=2)
+    stream = adaptive.LMS(mu=0.1).stream(taps=2)
     stream.process(GOOD, GOOD)
     with pytest.raises(TypeError, match="u and d must stay float64 as in the first block; got com"):
         stream.process(GOOD, GOOD * 1j)
@@ -401,11 +401,11 @@ def test_a_block_must_look_like_the_first():
         stream.process(np.ones((20, 2)), GOOD)
     with pytest.raises(ValueError, match=r"d must have 1 outputs as in the first block"):
         stream.process(GOOD, np.ones((20, 2)))
-    regress = adaptive.LMS(mu=0.1)
+    regress = adaptive.LMS(mu=0.1).stream()
     regress.process(np.ones((5, 3)), np.ones(5))
     with pytest.raises(ValueError, match="u must have 3 taps as in the first block; got 4"):
         regress.process(np.ones((5, 4)), np.ones(5))
-    short = adaptive.LMS(mu=np.full(25, 0.1), taps=2)
+    short = adaptive.LMS(mu=np.full(25, 0.1)).stream(taps=2)
     short.process(GOOD, GOOD)
     with pytest.raises(ValueError, match=r"mu must be a number or hold one per sample, 40"):
         short.process(GOOD, GOOD)

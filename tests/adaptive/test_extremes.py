@@ -177,8 +177,8 @@ def _long_run(samples):
     rng = np.random.default_rng(1)
     w_o = rng.standard_normal(16)
     size = 1_000_000
-    lms = adaptive.LMS(mu=0.005, taps=16)
-    nlms = adaptive.NLMS(mu=0.2, eps=1e-9, taps=16)
+    lms = adaptive.LMS(mu=0.005).stream(taps=16)
+    nlms = adaptive.NLMS(mu=0.2, eps=1e-9).stream(taps=16)
     errors = {lms: [], nlms: []}
     # a fixed piece of input serves every part, the noise rolls on
     u = rng.standard_normal(size)
@@ -200,7 +200,7 @@ def _long_run(samples):
         np.testing.assert_allclose(means, means[0], rtol=6 * np.sqrt(2 * 2 / 4e5))
     # and the last part equals a fresh filter that starts from the weights before it
     rows = np.lib.stride_tricks.sliding_window_view(np.concatenate([past, x[:100_000]]), 16)
-    fresh = adaptive.NLMS(mu=0.2, eps=1e-9, w0=before)
+    fresh = adaptive.NLMS(mu=0.2, eps=1e-9).stream(w0=before)
     again = fresh.process(np.ascontiguousarray(rows[:, ::-1]), d[:100_000])
     np.testing.assert_allclose(again.error, run.error[:100_000], rtol=0, atol=1e-11)
 

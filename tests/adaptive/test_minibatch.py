@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import adaptive
+from adaptive.minibatch import lyapunov_edge, minibatch_edge, minibatch_edges, predict_minibatch
 from tests.oracles import naive
 
 
@@ -42,7 +42,7 @@ def test_the_recursion_is_the_average_over_every_draw(N, T, L, M, batch, circula
     w0 = np.random.default_rng(1).standard_normal((M, L)).astype(U.dtype)
     R = np.einsum("nti,ntj->ij", U, U.conj()) / (N * T)
     mu = 0.4 / np.linalg.norm(R, 2)
-    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=4, batch=batch, replace=replace, w0=w0)
+    curve = predict_minibatch(U, D, mu=mu, steps=4, batch=batch, replace=replace, w0=w0)
     steps = 4 if batch < 3 else 3
     loss, msd, mean = naive.minibatch_expectations(U, D, w0.T, mu, batch, steps, replace)
     np.testing.assert_allclose(curve.mse[:steps], loss, rtol=1e-12)
@@ -74,7 +74,7 @@ def test_momentum_and_leakage_are_the_average_over_every_draw(
     power = np.linalg.norm(np.einsum("nti,ntj->ij", U, U.conj()) / (3 * T), 2)
     sgd = {"momentum": momentum, "leakage": leak * power}
     mu = 0.4 / power
-    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=4, batch=2, replace=replace, w0=w0, **sgd)
+    curve = predict_minibatch(U, D, mu=mu, steps=4, batch=2, replace=replace, w0=w0, **sgd)
     loss, msd, mean = naive.minibatch_expectations(U, D, w0.T, mu, 2, 4, replace, **sgd)
     np.testing.assert_allclose(curve.mse, loss, rtol=1e-12)
     np.testing.assert_allclose(curve.msd[:4], msd, rtol=1e-11)
@@ -83,8 +83,8 @@ def test_momentum_and_leakage_are_the_average_over_every_draw(
 
 def test_one_output_and_one_position_are_the_same_problem_in_fewer_axes():
     U, D = data(0, 6, 1, 3, 1)
-    full = adaptive.predict_minibatch(U, D, mu=0.02, steps=20)
-    flat = adaptive.predict_minibatch(U[:, 0], D[:, 0, 0], mu=0.02, steps=20)
+    full = predict_minibatch(U, D, mu=0.02, steps=20)
+    flat = predict_minibatch(U[:, 0], D[:, 0, 0], mu=0.02, steps=20)
     assert flat.weights.shape == (21, 3)
     assert full.weights.shape == (21, 1, 3)
     np.testing.assert_array_equal(flat.mse, full.mse)
@@ -100,7 +100,7 @@ def test_edge_is_where_the_spectral_radius_of_the_full_map_is_one(
     U, _ = data(T + batch, 6, T, 4, 1, circular=circular, rank=rank)
     power = np.linalg.norm(np.einsum("nti,ntj->ij", U, U.conj()) / (6 * T), 2)
     sgd = {"momentum": momentum, "leakage": leak * power}
-    edge = adaptive.minibatch_edge(U, batch=batch, replace=replace, **sgd)
+    edge = minibatch_edge(U, batch=batch, replace=replace, **sgd)
     basis = np.linalg.svd(U.reshape(-1, 4).conj())[2][: rank or 4].conj().T  # the range of R
     inside = U @ basis.conj()
     # below it everywhere, above it everywhere
@@ -112,10 +112,10 @@ def test_edge_is_where_the_spectral_radius_of_the_full_map_is_one(
 def test_the_full_batch_is_gradient_descent():
     U, D = data(2, 5, 2, 3, 2)
     R = np.einsum("nti,ntj->ij", U, U) / 10
-    edge = adaptive.minibatch_edge(U, batch=5, replace=False)
+    edge = minibatch_edge(U, batch=5, replace=False)
     assert edge == pytest.approx(2 / np.linalg.norm(R, 2), rel=1e-12)
-    assert adaptive.lyapunov_edge(U, batch=5, replace=False, seed=0).value == edge
-    curve = adaptive.predict_minibatch(U, D, mu=0.5 * edge, steps=30, batch=5, replace=False)
+    assert lyapunov_edge(U, batch=5, replace=False, seed=0).value == edge
+    curve = predict_minibatch(U, D, mu=0.5 * edge, steps=30, batch=5, replace=False)
     e = D - U @ curve.weights[20].T  # weights are certain, so the loss is the loss of the mean
     assert curve.mse[20] == pytest.approx((e**2).sum(axis=2).mean(), rel=1e-12)
     assert curve.emse == 0
@@ -128,8 +128,8 @@ def test_steady_state_is_the_limit_of_the_curve(T, fraction, momentum, leakage):
     rng = np.random.default_rng(3)
     U, D = rng.standard_normal((20, T, 4)), rng.standard_normal((20, T, 2))
     sgd = {"batch": 2, "momentum": momentum, "leakage": leakage}
-    mu = fraction * adaptive.minibatch_edge(U, **sgd)
-    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=6000, **sgd)
+    mu = fraction * minibatch_edge(U, **sgd)
+    curve = predict_minibatch(U, D, mu=mu, steps=6000, **sgd)
     assert curve.stable
     assert curve.residual < 1e-11
     assert curve.excess[-1] == pytest.approx(curve.emse, rel=1e-9)
@@ -139,8 +139,8 @@ def test_steady_state_is_the_limit_of_the_curve(T, fraction, momentum, leakage):
 def test_leakage_empties_directions_without_input():
     U, D = data(4, 10, 1, 5, 1, rank=2)
     sgd = {"momentum": 0.5, "leakage": 0.3}
-    mu = 0.5 * adaptive.minibatch_edge(U, **sgd)
-    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=4000, w0=np.ones((1, 5)), **sgd)
+    mu = 0.5 * minibatch_edge(U, **sgd)
+    curve = predict_minibatch(U, D, mu=mu, steps=4000, w0=np.ones((1, 5)), **sgd)
     assert np.abs(curve.modes[-1, 0, :3]).max() < 1e-12
     assert curve.msd[-1] == pytest.approx(curve.msd_final, rel=1e-9)
     assert curve.mse[-1] == pytest.approx(curve.mse_final, rel=1e-9)
@@ -149,8 +149,8 @@ def test_leakage_empties_directions_without_input():
 def test_singular_data_leave_the_still_part_of_the_deviation_alone():
     U, D = data(4, 10, 1, 5, 1, rank=2)
     w0 = np.ones((1, 5))
-    mu = 0.5 * adaptive.minibatch_edge(U)
-    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=4000, w0=w0)
+    mu = 0.5 * minibatch_edge(U)
+    curve = predict_minibatch(U, D, mu=mu, steps=4000, w0=w0)
     still = curve.modes[0, 0, :3]
     np.testing.assert_array_equal(curve.modes[-1, 0, :3], still)
     assert curve.msd_final > np.sum(still**2)
@@ -159,8 +159,8 @@ def test_singular_data_leave_the_still_part_of_the_deviation_alone():
 
 def test_above_the_edge_the_curve_grows_and_never_becomes_nan():
     U, D = data(5, 10, 2, 3, 1)
-    edge = adaptive.minibatch_edge(U)
-    curve = adaptive.predict_minibatch(U, D, mu=1.5 * edge, steps=6000)
+    edge = minibatch_edge(U)
+    curve = predict_minibatch(U, D, mu=1.5 * edge, steps=6000)
     assert not curve.stable
     assert curve.emse == curve.msd_final == np.inf
     assert np.isinf(curve.mse[-1])
@@ -172,8 +172,8 @@ def test_simulated_training_lies_in_the_band():
     """4,000 runs of mini-batch SGD on one data set: within 4.5 standard errors at every step."""
     U, D = data(6, 30, 4, 5, 2)
     steps, runs, batch = 150, 4000, 3
-    mu = 0.4 * adaptive.minibatch_edge(U, batch=batch)
-    curve = adaptive.predict_minibatch(U, D, mu=mu, steps=steps, batch=batch)
+    mu = 0.4 * minibatch_edge(U, batch=batch)
+    curve = predict_minibatch(U, D, mu=mu, steps=steps, batch=batch)
     rng = np.random.default_rng(7)
     R = np.einsum("nti,ntj->nij", U, U) / 4
     P = np.einsum("nti,ntm->nmi", U, D) / 4
@@ -190,15 +190,15 @@ def test_simulated_training_lies_in_the_band():
 
 def test_almost_sure_edge_of_one_weight_in_closed_form():
     """E ln|1 - mu x| = 0 for x in {1, 4}: the product (1 - mu)(1 - 4 mu) has modulus 1."""
-    edge = adaptive.lyapunov_edge(np.array([[1.0], [2.0]]), seed=3, runs=64, steps=4000)
+    edge = lyapunov_edge(np.array([[1.0], [2.0]]), seed=3, runs=64, steps=4000)
     assert 0 < edge.standard_error < 0.01
     assert abs(edge.value - 1.25) < 4 * edge.standard_error
 
 
 def test_the_almost_sure_edge_separates_settling_from_exploding_products():
     U, _ = data(8, 12, 2, 4, 1)
-    edge = adaptive.lyapunov_edge(U, batch=2, seed=0)
-    again = adaptive.lyapunov_edge(U, batch=2, seed=0)
+    edge = lyapunov_edge(U, batch=2, seed=0)
+    again = lyapunov_edge(U, batch=2, seed=0)
     assert edge == again
     rng = np.random.default_rng(9)
     R = np.einsum("nti,ntj->nij", U, U) / 2
@@ -218,15 +218,15 @@ def test_edges_are_ordered_and_scale_with_the_inverse_power(seed, batch, T):
     """Theorem: E|c|^2 >= |E c|^2, so mean square comes before mean; and mu scales as 1/|u|^2."""
     U, _ = data(seed, 5, T, 3, 1)
     R = np.einsum("nti,ntj->ij", U, U) / (5 * T)
-    edge = adaptive.minibatch_edge(U, batch=batch)
+    edge = minibatch_edge(U, batch=batch)
     assert 0 < edge < 2 / np.linalg.norm(R, 2) * (1 + 1e-9)
-    assert adaptive.minibatch_edge(10 * U, batch=batch) == pytest.approx(edge / 100, rel=1e-9)
-    assert adaptive.minibatch_edge(U, batch=batch, replace=False) >= edge * (1 - 1e-9)
-    assert adaptive.minibatch_edge(U, batch=batch + 1) >= edge * (1 - 1e-9)
+    assert minibatch_edge(10 * U, batch=batch) == pytest.approx(edge / 100, rel=1e-9)
+    assert minibatch_edge(U, batch=batch, replace=False) >= edge * (1 - 1e-9)
+    assert minibatch_edge(U, batch=batch + 1) >= edge * (1 - 1e-9)
 
 
 def test_the_three_edges_are_named():
-    edges = adaptive.minibatch_edges(data(10, 8, 1, 3, 1)[0], seed=1)
+    edges = minibatch_edges(data(10, 8, 1, 3, 1)[0], seed=1)
     assert edges.mean_square < edges.almost_sure.value
     assert edges.mean_square < edges.mean
     text = str(edges)
@@ -236,7 +236,7 @@ def test_the_three_edges_are_named():
 def test_256_taps_and_1000_samples_run_in_seconds():
     U, D = data(11, 1000, 1, 256, 1)
     begin = time.perf_counter()
-    curve = adaptive.predict_minibatch(U[:, 0], D[:, 0, 0], mu=1e-6, steps=20)
+    curve = predict_minibatch(U[:, 0], D[:, 0, 0], mu=1e-6, steps=20)
     assert curve.stable
     assert time.perf_counter() - begin < 20
 
@@ -277,7 +277,7 @@ GOOD = {"u": np.ones((4, 2)), "d": np.ones(4), "mu": 0.1, "steps": 3}
 )
 def test_predict_minibatch_refuses(arguments, error, message):
     with pytest.raises(error, match=message):
-        adaptive.predict_minibatch(**{**GOOD, **arguments})
+        predict_minibatch(**{**GOOD, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -290,4 +290,4 @@ def test_predict_minibatch_refuses(arguments, error, message):
 )
 def test_lyapunov_edge_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        adaptive.lyapunov_edge(np.ones((4, 2)), **{"seed": 0, **arguments})
+        lyapunov_edge(np.ones((4, 2)), **{"seed": 0, **arguments})

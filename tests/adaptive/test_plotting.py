@@ -70,7 +70,7 @@ def test_block_lms_is_drawn_over_samples(ax):
     ensemble = adaptive.simulate(
         SCENARIO, algorithm="block_lms", block=4, mu=0.1, steps=40, runs=4, seed=0, progress=False
     )
-    curve = adaptive.predict_block_lms(SCENARIO.problem, mu=0.1, block=4, steps=10)
+    curve = adaptive.predict(adaptive.BlockLMS(mu=0.1, block=4), SCENARIO.problem, steps=10)
     artists = plotting.learning_curve(ax, ensemble=ensemble, prediction=curve)
     np.testing.assert_array_equal(artists["theory"].get_xdata(), np.arange(0, 40, 4))
     assert ax.get_xlabel() == "sample n"
@@ -91,7 +91,7 @@ def test_mode_decay_mode_by_mode(ax):
 
 def test_mode_decay_shows_no_more_than_asked_and_skips_silent_modes(ax):
     scenario = adaptive.SystemIdentification(
-        adaptive.Tones([0.1, 0.2], taps=8), w_o=np.ones(8), noise_power=0.01
+        adaptive.signals.Tones([0.1, 0.2], taps=8), w_o=np.ones(8), noise_power=0.01
     )
     curve = adaptive.predict_lms(scenario.problem, mu=0.01, steps=50)
     assert len(plotting.mode_decay(ax, scenario.problem, prediction=curve, show=9)) == 4
@@ -107,7 +107,7 @@ def test_eigenvalue_spectrum(ax):
 
 
 def test_eigenvalue_spectrum_names_the_modes_that_nothing_excites(ax):
-    artists = plotting.eigenvalue_spectrum(ax, adaptive.Tones([0.1], taps=5).R)
+    artists = plotting.eigenvalue_spectrum(ax, adaptive.signals.Tones([0.1], taps=5).R)
     assert len(artists["eigenvalues"].get_ydata()) == 2
     np.testing.assert_array_equal(artists["stationary"].get_offsets()[:, 0], [3, 4, 5])
 
@@ -139,7 +139,7 @@ def test_a_map_is_what_the_predictions_say():
         else:
             assert (grid.misadjustment[i][stable] > white[stable]).all()
     normalised = adaptive.stability_map(
-        taps=4, spreads=[1.0, 20.0], mus=[0.5, 2.5], predict=adaptive.predict_nlms, eps=0.0
+        adaptive.NLMS(mu=1.0, eps=0.0), taps=4, spreads=[1.0, 20.0], mus=[0.5, 2.5]
     )
     np.testing.assert_array_equal(np.isinf(normalised.misadjustment), [[False, True]] * 2)
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 import adaptive
 from adaptive import signals
+from adaptive.scenarios import Echo, Equalisation, NoiseCancelling, Prediction, raised_cosine
+from adaptive.signals import ARMA, Impulsive, Recorded, Tones
 
 K = 4.5  # standard errors; no seed here was chosen, and a few hundred entries are compared
 
@@ -23,14 +25,14 @@ SOURCES = {
     "white uniform": adaptive.white(taps=4, power=2.0, distribution="uniform"),
     "white Laplace": adaptive.white(taps=4, distribution="laplace"),
     "white binary": adaptive.white(taps=4, power=0.5, distribution="binary"),
-    "white impulsive": adaptive.white(taps=3, distribution=adaptive.Impulsive(0.1, 10.0)),
+    "white impulsive": adaptive.white(taps=3, distribution=Impulsive(0.1, 10.0)),
     "AR(2)": adaptive.AutoRegressive([0.6, -0.5], taps=5, power=3.0),
     "AR(1), binary innovations": adaptive.AutoRegressive([0.5], taps=4, innovations="binary"),
-    "MA(2)": adaptive.ARMA([], [0.5, -0.3], taps=4),
-    "ARMA(2, 1)": adaptive.ARMA([1.2, -0.6], [0.7], taps=5, power=2.0),
-    "tones": adaptive.Tones([0.1, 0.2], taps=4, amplitudes=[1.0, 0.5], noise_power=0.1),
-    "tone at the Nyquist frequency": adaptive.Tones([0.5], taps=2),
-    "recorded": adaptive.Recorded(recording(), taps=4),
+    "MA(2)": ARMA([], [0.5, -0.3], taps=4),
+    "ARMA(2, 1)": ARMA([1.2, -0.6], [0.7], taps=5, power=2.0),
+    "tones": Tones([0.1, 0.2], taps=4, amplitudes=[1.0, 0.5], noise_power=0.1),
+    "tone at the Nyquist frequency": Tones([0.5], taps=2),
+    "recorded": Recorded(recording(), taps=4),
 }
 
 SCENARIOS = {
@@ -43,31 +45,25 @@ SCENARIOS = {
         noise_power=0.1,
         noise="laplace",
     ),
-    "cancelling": adaptive.NoiseCancelling(
-        adaptive.Tones([0.05], taps=1), adaptive.AutoRegressive([0.5], taps=3), path=[1.0, -0.5]
+    "cancelling": NoiseCancelling(
+        Tones([0.05], taps=1),
+        adaptive.AutoRegressive([0.5], taps=3),
+        path=[1.0, -0.5],
     ),
-    "cancelling, path longer than the filter": adaptive.NoiseCancelling(
-        adaptive.Tones([0.05], taps=1),
-        adaptive.ARMA([0.5], [0.4], taps=2),
+    "cancelling, path longer than the filter": NoiseCancelling(
+        Tones([0.05], taps=1),
+        ARMA([0.5], [0.4], taps=2),
         path=[1.0, -0.5, 0.3, 0.2],
     ),
-    "prediction": adaptive.Prediction(adaptive.AutoRegressive([0.6, -0.5], taps=3)),
-    "three steps ahead": adaptive.Prediction(
-        adaptive.Tones([0.1], taps=3, noise_power=0.2), ahead=3
-    ),
-    "equalisation": adaptive.Equalisation(
-        adaptive.raised_cosine(3.1), taps=5, delay=4, noise_power=0.01
-    ),
-    "equalisation, delay beyond the reach": adaptive.Equalisation(
+    "prediction": Prediction(adaptive.AutoRegressive([0.6, -0.5], taps=3)),
+    "three steps ahead": Prediction(Tones([0.1], taps=3, noise_power=0.2), ahead=3),
+    "equalisation": Equalisation(raised_cosine(3.1), taps=5, delay=4, noise_power=0.01),
+    "equalisation, delay beyond the reach": Equalisation(
         [1.0, 0.5], taps=2, delay=6, noise_power=0.01
     ),
-    "echo": adaptive.Echo(
-        adaptive.AutoRegressive([0.5], taps=4), length=7, loss=6.0, noise_power=0.01
-    ),
-    "echo, long": adaptive.Echo(adaptive.white(taps=3), length=100, decay=50.0, noise_power=0.1),
-    "recorded far end": adaptive.Echo(
-        adaptive.Recorded(recording(), taps=3), noise_power=0.1, noise="uniform"
-    ),
+    "echo": Echo(adaptive.AutoRegressive([0.5], taps=4), length=7, loss=6.0, noise_power=0.01),
+    "echo, long": Echo(adaptive.white(taps=3), length=100, decay=50.0, noise_power=0.1),
+    "recorded far end": Echo(Recorded(recording(), taps=3), noise_power=0.1, noise="uniform"),
 }
 
 
@@ -131,7 +127,7 @@ def test_the_wiener_error_of_a_draw_has_power_J_min_and_is_uncorrelated_with_the
     assert_mean(np.array(products), np.zeros(problem.w_o.size))
 
 
-@pytest.mark.parametrize("kind", [*signals.DISTRIBUTIONS, adaptive.Impulsive(0.3, 5.0)])
+@pytest.mark.parametrize("kind", [*signals.DISTRIBUTIONS, Impulsive(0.3, 5.0)])
 def test_noise_has_mean_zero_power_one_and_no_memory(kind):
     x = signals.unit_noise(kind, np.random.default_rng(2), 200_000)
     assert_mean(x, 0.0)
@@ -144,7 +140,7 @@ def test_kurtosis_tells_the_distributions_apart():
     p, r = 0.1, 50.0
     mixture = 3 * (((1 - p) + p * (1 + r) ** 2) / (1 + p * r) ** 2 - 1)
     expected = [0.0, -1.2, 3.0, -2.0, mixture]
-    kinds = ["gaussian", "uniform", "laplace", "binary", adaptive.Impulsive(p, r)]
+    kinds = ["gaussian", "uniform", "laplace", "binary", Impulsive(p, r)]
     for kind, kurtosis in zip(kinds, expected, strict=True):
         x = signals.unit_noise(kind, np.random.default_rng(4), 400_000)
         assert_mean(x**4 - 3, kurtosis)
@@ -154,11 +150,11 @@ def test_autocovariances_in_closed_form():
     r = adaptive.AutoRegressive([0.8], taps=3, power=5.0).R[0]
     np.testing.assert_allclose(r, [5.0, 4.0, 3.2], rtol=1e-12)
     # x(n) = g(n) + t g(n-1): r(1) / r(0) = t / (1 + t^2)
-    r = adaptive.ARMA([], [0.5], taps=3).R[0]
+    r = ARMA([], [0.5], taps=3).R[0]
     np.testing.assert_allclose(r, [1.0, 0.4, 0.0], atol=1e-14)
     # ARMA(1, 1), Brockwell and Davis: (1 + f t)(f + t) / (1 + 2 f t + t^2)
     f, t = 0.7, -0.4
-    r = adaptive.ARMA([f], [t], taps=3).R[0]
+    r = ARMA([f], [t], taps=3).R[0]
     first = (1 + f * t) * (f + t) / (1 + 2 * f * t + t * t)
     np.testing.assert_allclose(r, [1.0, first, f * first], rtol=1e-12)
 
@@ -173,12 +169,12 @@ def test_autocovariance_is_that_of_the_impulse_response(poles, zeros, power):
     a, b = np.atleast_1d(np.poly(poles)), np.atleast_1d(np.poly(zeros))
     h = scipy.signal.lfilter(b, a, np.eye(1, 3000)[0])
     r = np.array([h[k:] @ h[: h.size - k] for k in range(6)])
-    source = adaptive.ARMA(-a[1:], b[1:], taps=6, power=power)
+    source = ARMA(-a[1:], b[1:], taps=6, power=power)
     np.testing.assert_allclose(source.R[0], power * r / r[0], rtol=1e-6, atol=1e-9 * power)
 
 
 def test_pure_tones_leave_the_input_singular_by_two_ranks_a_tone():
-    assert adaptive.natural_modes(adaptive.Tones([0.1, 0.23], taps=8).R).rank == 4
+    assert adaptive.natural_modes(Tones([0.1, 0.23], taps=8).R).rank == 4
 
 
 def test_the_equaliser_has_haykins_spectra():
@@ -193,9 +189,7 @@ def test_the_equaliser_has_haykins_spectra():
         3.5: (0.7774, 0.1511, 0.0656, 3.0707, 46.8216),
     }
     for W, row in table.items():
-        problem = adaptive.Equalisation(
-            adaptive.raised_cosine(W), taps=11, delay=7, noise_power=0.001
-        ).problem
+        problem = Equalisation(raised_cosine(W), taps=11, delay=7, noise_power=0.001).problem
         lam = problem.modes.eigenvalues
         ours = (*problem.R[0, 1:3], lam[0], lam[-1], lam[-1] / lam[0])
         np.testing.assert_allclose(ours, row, rtol=6e-4, atol=6e-5)
@@ -203,7 +197,7 @@ def test_the_equaliser_has_haykins_spectra():
 
 def test_prediction_of_an_ar_process_finds_its_coefficients_and_innovations():
     source = adaptive.AutoRegressive([0.6, -0.5], taps=4, power=2.0)
-    problem = adaptive.Prediction(source).problem
+    problem = Prediction(source).problem
     np.testing.assert_allclose(problem.w_o, [0.6, -0.5, 0.0, 0.0], atol=1e-12)
     x = source.signal(np.random.default_rng(0), 200_000)
     innovation = x[2:] - 0.6 * x[1:-1] + 0.5 * x[:-2]
@@ -211,21 +205,21 @@ def test_prediction_of_an_ar_process_finds_its_coefficients_and_innovations():
 
 
 def test_a_pure_tone_is_predicted_without_error():
-    assert adaptive.Prediction(adaptive.Tones([0.1], taps=2), ahead=5).problem.J_min < 1e-12
+    assert Prediction(Tones([0.1], taps=2), ahead=5).problem.J_min < 1e-12
 
 
 def test_the_echo_is_the_same_in_every_draw_and_decays_by_60_dB():
     build = {"source": adaptive.white(taps=8), "noise_power": 0.0, "length": 4000}
-    h = adaptive.Echo(**build, decay=1000.0, loss=20.0).response
-    np.testing.assert_array_equal(h, adaptive.Echo(**build, decay=1000.0, loss=20.0).response)
+    h = Echo(**build, decay=1000.0, loss=20.0).response
+    np.testing.assert_array_equal(h, Echo(**build, decay=1000.0, loss=20.0).response)
     assert np.sum(h**2) == pytest.approx(0.01)
     drop = 10 * np.log10(np.mean(h[:500] ** 2) / np.mean(h[1000:1500] ** 2))
     assert drop == pytest.approx(60, abs=1.5)
-    assert not np.array_equal(h, adaptive.Echo(**build, decay=1000.0, loss=20.0, seed=1).response)
+    assert not np.array_equal(h, Echo(**build, decay=1000.0, loss=20.0, seed=1).response)
 
 
 def test_a_long_echo_by_fft_equals_the_direct_sum():
-    echo = adaptive.Echo(adaptive.white(taps=3), length=200, noise_power=0.0)
+    echo = Echo(adaptive.white(taps=3), length=200, noise_power=0.0)
     lines, d = echo.draw(np.random.default_rng(0), 50)
     x = echo.source.signal(np.random.default_rng(0), 50 + 199)
     np.testing.assert_allclose(d, np.convolve(x, echo.response, "valid"), rtol=1e-9, atol=1e-12)
@@ -251,19 +245,19 @@ def wav(path, samples, rate=8000):
     ],
 )
 def test_wav_files_of_every_sample_type(tmp_path, dtype, stored, read):
-    source = adaptive.Recorded.from_wav(wav(tmp_path / "a.wav", np.array(stored, dtype)), taps=2)
+    source = Recorded.from_wav(wav(tmp_path / "a.wav", np.array(stored, dtype)), taps=2)
     np.testing.assert_array_equal(source.samples, read)
     assert source.rate == 8000
 
 
 def test_a_channel_of_a_stereo_file(tmp_path):
     path = wav(tmp_path / "a.wav", np.array([[1, 2], [3, 4]], np.int16))
-    source = adaptive.Recorded.from_wav(path, taps=2, channel=1)
+    source = Recorded.from_wav(path, taps=2, channel=1)
     np.testing.assert_array_equal(source.samples * 2**15, [2, 4])
 
 
 def test_recorded_draws_are_segments_that_wrap_around():
-    source = adaptive.Recorded(np.arange(5.0), taps=2)
+    source = Recorded(np.arange(5.0), taps=2)
     rng = np.random.default_rng(0)
     starts = set()
     for _ in range(50):
@@ -282,7 +276,7 @@ def test_a_recordings_R_is_the_mean_over_all_the_segments_there_are(x, taps):
     x = np.array(x)
     n = np.arange(x.size)
     U = x[(n[:, None] - np.arange(taps)) % x.size]
-    R = adaptive.Recorded(x, taps=taps).R
+    R = Recorded(x, taps=taps).R
     np.testing.assert_allclose(R, U.T @ U / x.size, atol=1e-12 * np.max(x**2) + 1e-300)
 
 
@@ -323,27 +317,27 @@ def write(path, content):
 def test_wav_files_that_cannot_be_used(tmp_path, make, options, error, message):
     path = make(tmp_path / "a.wav")
     with pytest.raises(error, match=message):
-        adaptive.Recorded.from_wav(path, taps=2, **options)
+        Recorded.from_wav(path, taps=2, **options)
 
 
-TONE = adaptive.Tones([0.1], taps=2)
+TONE = Tones([0.1], taps=2)
 
 
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
         (
-            lambda: adaptive.ARMA([1.1], [], taps=3),
+            lambda: ARMA([1.1], [], taps=3),
             ValueError,
             "ar must give a stable process, .* got a pole of modulus 1.1",
         ),
         (
-            lambda: adaptive.ARMA([], ["x"], taps=3),
+            lambda: ARMA([], ["x"], taps=3),
             TypeError,
             r"ma must be a list of real numbers; got \['x'\]",
         ),
         (
-            lambda: adaptive.ARMA([np.inf], [], taps=3),
+            lambda: ARMA([np.inf], [], taps=3),
             ValueError,
             "ar must be a 1-D list of finite numbers",
         ),
@@ -353,37 +347,45 @@ TONE = adaptive.Tones([0.1], taps=2)
             "innovations must be one of gaussian, .*; got 'pink'",
         ),
         (
-            lambda: adaptive.Impulsive(probability=1.0),
+            lambda: Impulsive(probability=1.0),
             ValueError,
             "probability must lie between 0 and 1; got 1.0",
         ),
-        (lambda: adaptive.Impulsive(ratio=0.0), ValueError, "ratio must be positive; got 0.0"),
         (
-            lambda: adaptive.Tones([], taps=2),
+            lambda: Impulsive(ratio=0.0),
+            ValueError,
+            "ratio must be positive; got 0.0",
+        ),
+        (
+            lambda: Tones([], taps=2),
             ValueError,
             "frequencies must hold at least one frequency; got none",
         ),
         (
-            lambda: adaptive.Tones([0.6], taps=2),
+            lambda: Tones([0.6], taps=2),
             ValueError,
             r"frequencies must lie from 0 to 0.5 cycles per sample; got \[0.6\]",
         ),
         (
-            lambda: adaptive.Tones([0.1], taps=2, amplitudes=[1.0, 2.0]),
+            lambda: Tones([0.1], taps=2, amplitudes=[1.0, 2.0]),
             ValueError,
             "amplitudes must be one, or one per tone, 1; got 2",
         ),
         (
-            lambda: adaptive.Tones([0.1], taps=2, amplitudes=-1.0),
+            lambda: Tones([0.1], taps=2, amplitudes=-1.0),
             ValueError,
             r"amplitudes must be positive; got \[-1.0\]",
         ),
         (
-            lambda: adaptive.Recorded(np.zeros(4), taps=2),
+            lambda: Recorded(np.zeros(4), taps=2),
             ValueError,
             "samples must not be silent; got 4 zeros",
         ),
-        (lambda: adaptive.Recorded(np.ones(4) * 1j, taps=2), TypeError, "samples must be real"),
+        (
+            lambda: Recorded(np.ones(4) * 1j, taps=2),
+            TypeError,
+            "samples must be real",
+        ),
         (
             lambda: adaptive.SystemIdentification(
                 adaptive.white(taps=1), w_o=[1.0], noise_power=1.0, noise="pink"
@@ -392,33 +394,33 @@ TONE = adaptive.Tones([0.1], taps=2)
             "noise must be one of gaussian, .*; got 'pink'",
         ),
         (
-            lambda: adaptive.NoiseCancelling(TONE, [1.0], path=[1.0]),
+            lambda: NoiseCancelling(TONE, [1.0], path=[1.0]),
             TypeError,
             "reference must be a process, such as .*; got list",
         ),
         (
-            lambda: adaptive.NoiseCancelling(TONE, TONE, path=[1j]),
+            lambda: NoiseCancelling(TONE, TONE, path=[1j]),
             TypeError,
             "path must be real; got complex128",
         ),
         (
-            lambda: adaptive.Prediction(adaptive.GaussianRegressors(np.eye(2))),
+            lambda: Prediction(adaptive.GaussianRegressors(np.eye(2))),
             TypeError,
             "source must be a process, such as .*; got GaussianRegressors",
         ),
         (
-            lambda: adaptive.Prediction(TONE, ahead=0),
+            lambda: Prediction(TONE, ahead=0),
             ValueError,
             "ahead must be at least 1; got 0",
         ),
-        (lambda: adaptive.raised_cosine(0.0), ValueError, "W must be positive; got 0.0"),
+        (lambda: raised_cosine(0.0), ValueError, "W must be positive; got 0.0"),
         (
-            lambda: adaptive.Equalisation([1.0], taps=2, delay=-1, noise_power=0.0),
+            lambda: Equalisation([1.0], taps=2, delay=-1, noise_power=0.0),
             ValueError,
             "delay must be at least 0; got -1",
         ),
         (
-            lambda: adaptive.Echo(TONE, noise_power=0.0, decay=0.0),
+            lambda: Echo(TONE, noise_power=0.0, decay=0.0),
             ValueError,
             "decay must be positive; got 0.0",
         ),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adaptive
+from adaptive.scenarios import Equalisation, Prediction, raised_cosine
 
 compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="millions of samples")
 
@@ -136,7 +137,7 @@ HAYKIN = {  # W: r(0), r(1), r(2), smallest and largest eigenvalue, spread
 
 
 def equaliser(W):
-    return adaptive.Equalisation(adaptive.raised_cosine(W), taps=11, delay=7, noise_power=0.001)
+    return Equalisation(raised_cosine(W), taps=11, delay=7, noise_power=0.001)
 
 
 @pytest.mark.parametrize("W", HAYKIN)
@@ -177,7 +178,7 @@ def test_haykin_equaliser_by_plain_numpy():
     runs, steps, mu = 2000, 300, 0.075
     rng = np.random.default_rng(99)
     a = rng.choice([-1.0, 1.0], (runs, steps + 40))
-    h = adaptive.raised_cosine(3.1)
+    h = raised_cosine(3.1)
     x = sum(h[k] * np.roll(a, k, axis=1) for k in range(4))
     x += np.sqrt(0.001) * rng.standard_normal(x.shape)
     w, squares = np.zeros((runs, 11)), np.empty((steps, runs))
@@ -200,7 +201,7 @@ def test_haykin_equaliser_by_plain_numpy():
 @pytest.mark.parametrize("mu", [0.01, 0.05, 0.1])
 def test_haykin_one_tap_predictor(mu):
     """The curve settles at J_min (1 + M), J_min the power of the innovations."""
-    scenario = adaptive.Prediction(adaptive.AutoRegressive([0.5], taps=1))
+    scenario = Prediction(adaptive.AutoRegressive([0.5], taps=1))
     assert scenario.problem.J_min == pytest.approx(0.75)
     assert scenario.problem.w_o == pytest.approx([0.5])
     curve = adaptive.predict_lms(scenario.problem, mu=mu, steps=1000)
@@ -213,7 +214,7 @@ def test_haykin_one_tap_predictor(mu):
 @compiled_only
 def test_the_predictor_has_a_bias_of_order_mu_that_independence_misses():
     """Neighbouring regressors share samples: E[w] settles below a = 0.5 by about mu."""
-    scenario = adaptive.Prediction(adaptive.AutoRegressive([0.5], taps=1))
+    scenario = Prediction(adaptive.AutoRegressive([0.5], taps=1))
     bias = []
     for mu in (0.025, 0.05, 0.1):
         run = adaptive.simulate(scenario, mu=mu, steps=1000, runs=4000, seed=3, w0=[0.5])
@@ -226,7 +227,7 @@ def test_the_predictor_has_a_bias_of_order_mu_that_independence_misses():
 @compiled_only
 def test_haykin_larger_steps_learn_faster_and_settle_higher():
     """a = 0.99, where the spread over time makes theory a guide only: the order of the curves."""
-    scenario = adaptive.Prediction(adaptive.AutoRegressive([0.99], taps=1))
+    scenario = Prediction(adaptive.AutoRegressive([0.99], taps=1))
     runs = [
         adaptive.simulate(scenario, mu=mu, steps=1000, runs=1000, seed=1).mse
         for mu in (0.01, 0.05, 0.1)

@@ -36,15 +36,15 @@ def edge(problem, kind):
 def test_tracking_equals_the_full_matrix(kind, fraction):
     problem, Q = walking(kind)
     mu = fraction * edge(problem, kind)
-    curve = adaptive.predict_tracking(problem, mu=mu, Q=Q, steps=80)
+    curve = adaptive.tracking.predict_tracking(problem, mu=mu, Q=Q, steps=80)
     excess, msd = naive.block_lms_moments(problem.R, -problem.w_o, mu, 1, problem.J_min, 81, Q)
     np.testing.assert_allclose(curve.excess, excess[:80], rtol=1e-10)
     np.testing.assert_allclose(curve.msd, msd, rtol=1e-10)
     assert curve.stable == (fraction < 1)
-    formula = float(adaptive.tracking_emse(problem, mu=mu, Q=Q))
+    formula = float(adaptive.tracking.tracking_emse(problem, mu=mu, Q=Q))
     assert curve.emse == pytest.approx(formula, rel=1e-10)
     if curve.stable:
-        curve = adaptive.predict_tracking(problem, mu=mu, Q=Q, steps=20_000)
+        curve = adaptive.tracking.predict_tracking(problem, mu=mu, Q=Q, steps=20_000)
         assert curve.excess[-1] == pytest.approx(curve.emse, rel=1e-9)
         assert curve.msd[-1] == pytest.approx(curve.msd_final, rel=1e-9)
 
@@ -53,7 +53,7 @@ def test_tracking_equals_the_full_matrix(kind, fraction):
 def test_tracking_lies_in_the_band_of_20000_runs(kind):
     problem, Q = walking(kind)
     mu, runs, L = 0.3 * edge(problem, kind), 20_000, 4
-    curve = adaptive.predict_tracking(problem, mu=mu, Q=Q, steps=120)
+    curve = adaptive.tracking.predict_tracking(problem, mu=mu, Q=Q, steps=120)
     rng = np.random.default_rng(1)
 
     def gaussian(*shape):
@@ -84,11 +84,11 @@ def test_tracking_lies_in_the_band_of_20000_runs(kind):
 @settings(max_examples=40, deadline=None)
 def test_no_step_size_beats_the_optimal_one(seed, kind, walk, J_min):
     problem, Q = walking(kind, J_min=J_min, seed=seed)
-    best = adaptive.optimal_mu(problem, Q=walk * Q)
+    best = adaptive.tracking.optimal_mu(problem, Q=walk * Q)
     grid = np.concatenate(
         [best.mu * np.linspace(0.5, 2, 31), edge(problem, kind) * np.geomspace(1e-9, 1, 200)]
     )
-    emse = adaptive.tracking_emse(problem, mu=grid, Q=walk * Q)
+    emse = adaptive.tracking.tracking_emse(problem, mu=grid, Q=walk * Q)
     assert best.mu < edge(problem, kind)
     assert best.emse <= emse.min() * (1 + 1e-9)
 
@@ -98,7 +98,7 @@ def test_slow_walks_meet_the_textbook():
     problem, Q = walking()
     errors = []
     for scale in (1e-2, 1e-4, 1e-6):
-        best = adaptive.optimal_mu(problem, Q=scale * Q)
+        best = adaptive.tracking.optimal_mu(problem, Q=scale * Q)
         J, power, walk = problem.J_min, np.trace(problem.R), scale * np.trace(Q)
         assert best.mu_small_step == pytest.approx(np.sqrt(walk / (J * power)))
         assert best.emse_small_step == pytest.approx(np.sqrt(J * power * walk))
@@ -112,7 +112,7 @@ def test_slow_walks_meet_the_textbook():
 def test_without_noise_the_optimum_is_set_by_the_edge_alone():
     """One tap, J = 0: EMSE = (Q / mu) / (2 - 3 mu l), least at mu = 1 / (3 l)."""
     problem = adaptive.WienerProblem(R=[[2.0]], P=[2.0], d_power=2.0)
-    best = adaptive.optimal_mu(problem, Q=[[1e-3]])
+    best = adaptive.tracking.optimal_mu(problem, Q=[[1e-3]])
     assert best.mu == pytest.approx(1 / 6, rel=1e-6)
     assert best.emse == pytest.approx(6e-3, rel=1e-9)
     assert best.mu_small_step == np.inf
@@ -122,15 +122,15 @@ def test_without_noise_the_optimum_is_set_by_the_edge_alone():
 def test_a_walk_where_there_is_no_input_cannot_be_followed_and_does_no_harm():
     problem = adaptive.WienerProblem(R=np.diag([0.0, 1.0]), P=[0.0, 1.0], d_power=1.1)
     Q = 1e-3 * np.eye(2)
-    curve = adaptive.predict_tracking(problem, mu=0.1, Q=Q, steps=400)
+    curve = adaptive.tracking.predict_tracking(problem, mu=0.1, Q=Q, steps=400)
     one = adaptive.WienerProblem(R=[[1.0]], P=[1.0], d_power=1.1)
-    alone = adaptive.predict_tracking(one, mu=0.1, Q=Q[:1, :1], steps=400)
+    alone = adaptive.tracking.predict_tracking(one, mu=0.1, Q=Q[:1, :1], steps=400)
     assert curve.emse == pytest.approx(alone.emse)
     assert curve.stable
     assert curve.msd_final == np.inf
     np.testing.assert_allclose(curve.msd - alone.msd, 1e-3 * np.arange(401), atol=1e-12)
-    assert adaptive.optimal_mu(problem, Q=Q).emse == pytest.approx(
-        adaptive.optimal_mu(one, Q=Q[:1, :1]).emse
+    assert adaptive.tracking.optimal_mu(problem, Q=Q).emse == pytest.approx(
+        adaptive.tracking.optimal_mu(one, Q=Q[:1, :1]).emse
     )
 
 
@@ -149,15 +149,15 @@ def test_tracking_refuses(arguments, error, message):
     problem = adaptive.WienerProblem(R=np.eye(2), P=[1.0, 0.0], d_power=1.1)
     given = {"mu": 0.1, "Q": np.eye(2), **arguments}
     with pytest.raises(error, match=message):
-        adaptive.predict_tracking(problem, steps=5, **given)
+        adaptive.tracking.predict_tracking(problem, steps=5, **given)
     with pytest.raises(error, match=message):
-        adaptive.tracking_emse(problem, **given)
+        adaptive.tracking.tracking_emse(problem, **given)
 
 
 def test_optimal_mu_refuses_a_system_that_stands_still():
     problem = adaptive.WienerProblem(R=np.eye(2), P=[1.0, 0.0], d_power=1.1)
     with pytest.raises(ValueError, match="Q must move a mode that the input excites; got none"):
-        adaptive.optimal_mu(problem, Q=np.zeros((2, 2)))
+        adaptive.tracking.optimal_mu(problem, Q=np.zeros((2, 2)))
     silence = adaptive.WienerProblem(R=np.zeros((2, 2)), P=np.zeros(2), d_power=1.0)
     with pytest.raises(ValueError, match="R must not be zero"):
-        adaptive.optimal_mu(silence, Q=np.eye(2))
+        adaptive.tracking.optimal_mu(silence, Q=np.eye(2))

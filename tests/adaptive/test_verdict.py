@@ -96,11 +96,11 @@ def test_block_lms_is_compared_update_by_update():
         GAUSSIAN, algorithm="block_lms", block=8, mu=0.1, steps=100, runs=1500, seed=2,
         progress=False,
     )  # fmt: skip
-    curve = adaptive.predict_block_lms(GAUSSIAN.problem, mu=0.1, block=8, steps=13)
+    curve = adaptive.predict(adaptive.BlockLMS(mu=0.1, block=8), GAUSSIAN.problem, steps=13)
     verdict = adaptive.verdict(curve, ensemble)
     assert verdict.holds
     assert verdict.steps == 100
-    short = adaptive.predict_block_lms(GAUSSIAN.problem, mu=0.1, block=8, steps=12)
+    short = adaptive.predict(adaptive.BlockLMS(mu=0.1, block=8), GAUSSIAN.problem, steps=12)
     with pytest.raises(
         ValueError,
         match="must have the same number of steps; got 12 updates of 8 samples and 100",
@@ -207,14 +207,14 @@ def test_a_block_that_spans_the_period_has_the_mean_bound_for_its_edge():
     rows = np.random.default_rng(0).standard_normal((5, 3))
     U = np.tile(rows, (400, 1))
     edge = adaptive.observed_edge((U, np.ones(2000)), "block_lms", block=5, runs=3)
-    mean = adaptive.block_bounds(rows.T @ rows / 5, block=5).mean
+    mean = adaptive.BlockLMS(mu=1.0, block=5).bounds(rows.T @ rows / 5).mean
     assert edge.lower < mean < edge.upper
 
 
 def test_momentum_raises_the_edge_of_a_constant_regressor():
     u = np.full(2000, 3.0)
     edge = adaptive.observed_edge((u, u), "momentum_lms", momentum=0.5, taps=1, runs=3)
-    assert edge.lower < adaptive.momentum_bounds([[9.0]], momentum=0.5).mean < edge.upper
+    assert edge.lower < adaptive.MomentumLMS(mu=1.0, momentum=0.5).bounds([[9.0]]).mean < edge.upper
 
 
 @pytest.mark.parametrize("algorithm", ["nlms", "affine_projection"])
@@ -259,7 +259,7 @@ class OfTwo:
 def test_a_finite_data_set_has_the_edge_of_its_lyapunov_exponent():
     edge = adaptive.observed_edge(OfTwo(), runs=40, steps=10_000, seed=1)
     assert near(edge, 1.25)  # |1 - mu| |1 - 4 mu| = 1
-    lyapunov = adaptive.lyapunov_edge(np.array([[1.0], [2.0]]), seed=0)
+    lyapunov = adaptive.minibatch.lyapunov_edge(np.array([[1.0], [2.0]]), seed=0)
     assert near(edge, lyapunov.value, k=8)
 
 

@@ -28,9 +28,11 @@ def edges(images: Array, cell: Cell) -> dict[str, Any]:
     u = np.ascontiguousarray(u[:, chosen])
     batches = 2 ** np.arange(int(np.log2(len(u))) + 1)
     batches = np.unique(np.append(batches, len(u)))
-    exact = [adaptive.minibatch_edge(u, batch=int(size), replace=False) for size in batches]
+    exact = [
+        adaptive.minibatch.minibatch_edge(u, batch=int(size), replace=False) for size in batches
+    ]
     sure = [
-        adaptive.lyapunov_edge(
+        adaptive.minibatch.lyapunov_edge(
             u,
             batch=int(size),
             replace=False,

@@ -1,0 +1,129 @@
+"""The algorithms: one file holds a member's update, its bounds, its learning curve, their sources.
+
+An algorithm is a frozen value, such as ``NLMS(mu=0.5)``; the functions that take one need no list
+of names. To add one, write its file and export it here: docs/add-a-filter.md walks through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adaptive.algorithms.base import Algorithm, Regularisation, predict, run, setting
+from adaptive.algorithms.frequency import FrequencyDomainLMS, frequency_domain_lms
+from adaptive.algorithms.gradient import StochasticGradient
+from adaptive.algorithms.leaky import LeakyLMS, leaky_lms
+from adaptive.algorithms.lms import (
+    LMS,
+    BlockLMS,
+    SignDataLMS,
+    SignErrorLMS,
+    SignSignLMS,
+    block_lms,
+    lms,
+    predict_lms,
+    sign_data_lms,
+    sign_error_lms,
+    sign_sign_lms,
+)
+from adaptive.algorithms.momentum import MomentumLMS, momentum_lms
+from adaptive.algorithms.nlms import NLMS, nlms, predict_nlms
+from adaptive.algorithms.power import (
+    PowerNormalizedLMS,
+    TransformDomainLMS,
+    power_normalized_lms,
+    transform_domain_lms,
+)
+from adaptive.algorithms.projection import AffineProjection, affine_projection
+from adaptive.algorithms.rls import RLS, rls
+from adaptive.checks import choice
+
+ALGORITHMS: tuple[type[Algorithm], ...] = (
+    LMS,
+    NLMS,
+    LeakyLMS,
+    SignErrorLMS,
+    SignDataLMS,
+    SignSignLMS,
+    MomentumLMS,
+    BlockLMS,
+    PowerNormalizedLMS,
+    TransformDomainLMS,
+    AffineProjection,
+    RLS,
+    FrequencyDomainLMS,
+)
+
+
+def names() -> tuple[str, ...]:
+    """Names of all algorithms, as ``simulate`` and the command line accept them."""
+    return tuple(kind.name for kind in ALGORITHMS)
+
+
+def named(name: str, *, mu: float | None = None, **settings: Any) -> Algorithm:
+    """The algorithm of a name, with its settings.
+
+    Raises
+    ------
+    ValueError : no algorithm of that name, or settings out of range.
+    TypeError : mu missing or out of place; a setting that the algorithm does not have, or lacks.
+
+    Examples
+    --------
+    >>> named("leaky_lms", mu=0.1, leakage=0.5)
+    LeakyLMS(mu=0.1, leakage=0.5)
+    """
+    choice("algorithm", name, names())
+    kind = next(kind for kind in ALGORITHMS if kind.name == name)
+    if mu is not None and not kind.has_step_size():
+        raise TypeError(f"mu must be left out for {name}, which has no step size; got {mu}")
+    if mu is None and kind.has_step_size():
+        raise TypeError(f"mu must be given for {name}")
+    known = kind.settings()
+    for setting_name in settings:
+        if setting_name not in known:
+            own = ", ".join(known) or "none"
+            raise TypeError(f"{setting_name} is no setting of {name}, whose settings are: {own}")
+    for missing in (n for n in known if n not in settings and kind.requires(n)):
+        raise TypeError(f"{missing} must be given for {name}")
+    return kind(**settings) if mu is None else kind(**{"mu": mu, **settings})
+
+
+__all__ = [
+    "ALGORITHMS",
+    "LMS",
+    "NLMS",
+    "RLS",
+    "AffineProjection",
+    "Algorithm",
+    "BlockLMS",
+    "FrequencyDomainLMS",
+    "LeakyLMS",
+    "MomentumLMS",
+    "PowerNormalizedLMS",
+    "Regularisation",
+    "SignDataLMS",
+    "SignErrorLMS",
+    "SignSignLMS",
+    "StochasticGradient",
+    "TransformDomainLMS",
+    "affine_projection",
+    "block_lms",
+    "frequency_domain_lms",
+    "leaky_lms",
+    "lms",
+    "momentum_lms",
+    "named",
+    "names",
+    "nlms",
+    "power_normalized_lms",
+    "predict",
+    "predict_lms",
+    "predict_nlms",
+    "rls",
+    "run",
+    "setting",
+    "sign_data_lms",
+    "sign_error_lms",
+    "sign_sign_lms",
+    "transform_domain_lms",
+]
