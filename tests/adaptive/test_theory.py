@@ -946,7 +946,7 @@ def test_nlms_bounds_print_what_they_rest_on():
 
 def test_the_script_behind_the_documented_table_runs():
     """White input, four taps, a tenth of the bound: theory and measurement agree."""
-    path = Path(__file__).parents[2] / "docs" / "delay_line_table.py"
+    path = Path(__file__).parents[2] / "docs" / "scripts" / "delay_line_table.py"
     row = runpy.run_path(str(path))["cell"](0.0, 4, 0.1, runs=20, seed=0)
     a, taps, fraction, emse, learning, diverged = (x.strip() for x in row.strip("|").split("|"))
     assert (a, taps, fraction, diverged) == ("0", "4", "0.1", "0")

@@ -14,7 +14,7 @@ import torch
 
 from studies.chai2020.two_effects import Cell
 from studies.training import probes
-from studies.training.images import image_tensors, tensors
+from studies.training.images import tensors
 from studies.training.networks import (
     Classifier,
     PlainVGG,
@@ -25,7 +25,7 @@ from studies.training.networks import (
 from studies.training.rates import highest_on_grid
 from studies.training.sgd import SgdRun, run_sgd
 
-__all__ = ["felt_edge", "growth", "image_tensors", "measure", "probe"]
+__all__ = ["felt_edge", "growth", "measure", "probe"]
 
 FELT = 0.05
 SHORT = 8

@@ -1,7 +1,7 @@
-"""The numbers of predictions.md: levels 2 to 4 on a small CNN that learns digits.
+"""Computes the numbers of predictions.md: levels 2 to 4 on a small CNN that learns digits.
 
-python docs/predictions.py levels      one network, a layer at a time and as a whole
-python docs/predictions.py audit       why the predictions of each layer stop holding
+python docs/scripts/predictions.py levels      one network, each layer alone and all together
+python docs/scripts/predictions.py audit       why each layer's predictions stop holding
 """
 
 from __future__ import annotations

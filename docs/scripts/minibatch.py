@@ -1,8 +1,8 @@
-"""The numbers of minibatch.md: mini-batch training of a layer on digits, predicted and run.
+"""Computes the numbers of minibatch.md: mini-batch training of one layer, predicted and run.
 
-python docs/minibatch.py             400 runs, 200 steps: about ten minutes on one core
-python docs/minibatch.py --momentum  the table with momentum and weight decay alone
-python docs/minibatch.py --runs 50   a look
+python docs/scripts/minibatch.py             400 runs, 200 steps: about ten minutes on one core
+python docs/scripts/minibatch.py --momentum  the table with momentum and weight decay alone
+python docs/scripts/minibatch.py --runs 50   a rough version
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measures what the independence assumption costs on a delay line: the table in theory.md.
 
-    python docs/delay_line_table.py              minutes on two cores
-    python docs/delay_line_table.py --runs 10    a rough table in seconds
+    python docs/scripts/delay_line_table.py              minutes on two cores
+    python docs/scripts/delay_line_table.py --runs 10    a rough table in seconds
 
 LMS identifies a system through an AR(1) signal x(n) = a x(n-1) + g(n). Regressors of a delay line
 share L - 1 of their L samples with their neighbours, which the theory neglects. Every cell compares
@@ -53,7 +53,7 @@ def cell(a, taps, fraction, runs, seed):
     rng = np.random.default_rng(taps)
     source = adaptive.AutoRegressive([a], taps=taps)
     w_o = rng.standard_normal(taps)
-    w_o /= np.sqrt(w_o @ source.R @ w_o)  # d has power 1 beside the noise
+    w_o /= np.sqrt(w_o @ source.R @ w_o)  # d has power 1 without the noise
     scenario = adaptive.SystemIdentification(source, w_o=w_o, noise_power=NOISE)
     mu = fraction * adaptive.stability_bounds(source.R).mean_square_real
     theory = {"problem": scenario.problem, "mu": mu}
