@@ -223,9 +223,9 @@ class MinibatchTask:
 
         Notes
         -----
-        ``adaptive.minibatch.predict_minibatch`` has the recursion: heavy ball with momentum, leaky LMS with
-        weight decay, mu = 2 lr / M and leakage M weight_decay / 2. Weight decay moves the weights
-        away from those of least loss: ``loss_final`` holds that too.
+        ``adaptive.minibatch.predict_minibatch`` has the recursion: heavy ball with momentum, leaky
+        LMS with weight decay, mu = 2 lr / M and leakage M weight_decay / 2. Weight decay moves the
+        weights away from those of least loss: ``loss_final`` holds that too.
         """
         settings, updates = SGD.of(sgd), _checks.count("steps", steps, least=0)
         M = Geometry.of(self.layer).out_channels
