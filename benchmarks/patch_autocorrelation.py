@@ -33,7 +33,7 @@ from torch import nn
 
 from benchmarks.common import from_command_line, processor
 from cnnbridge.statistics.autocorrelation import choose_method, patch_autocorrelation
-from studies.engine.summary import commit
+from studies.engine.provenance import commit
 
 Contestant = Callable[[torch.Tensor, nn.Conv2d], torch.Tensor]
 

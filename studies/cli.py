@@ -19,7 +19,9 @@ import typer
 
 from studies import registry
 from studies.engine.errors import UserError, missing
-from studies.engine.summary import Summary, command_line, output_folder
+from studies.engine.files import output_folder
+from studies.engine.provenance import command_line
+from studies.engine.summary import Summary
 
 __all__ = ["app"]
 

@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studies.engine import summary as results
-from studies.engine.summary import Check
+from studies.engine.checks import Check, at_most, inconclusive
 
 __all__ = ["STEP_COLUMNS", "TOLERANCE", "WORDS", "equality", "step_rows"]
 
@@ -40,16 +39,14 @@ def equality(rows: Sequence[Mapping[str, Any]], name: str) -> list[Check]:
         here = [row for row in rows if row["position"] == position]
         what = f"BatchNorm {words}: {name}"
         if not here:
-            checks.append(results.inconclusive(what, TOLERANCE, "no step was taken"))
+            checks.append(inconclusive(what, TOLERANCE, "no step was taken"))
             continue
         # NaN counts as the largest
         largest = max(here, key=lambda row: (math.isnan(row["difference"]), row["difference"]))
         layers = len({row["layer"] for row in here})
         note = f"Over {len(here)} comparisons in {layers} layers; largest in {largest['layer']}"
         checks.append(
-            results.at_most(
-                what, largest["difference"], TOLERANCE, unit="of the largest entry", note=note
-            )
+            at_most(what, largest["difference"], TOLERANCE, unit="of the largest entry", note=note)
         )
     return checks
 

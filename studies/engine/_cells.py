@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from studies.engine import summary as results
 from studies.engine.errors import UserError
+from studies.engine.files import flat
 from studies.engine.protocol import Lazy
 
 __all__ = [
@@ -63,9 +63,9 @@ class Record:
         Names inside mappings are joined with dots. A number of the result that is called like one
         of the config gets ``result.`` in front; a result that is no mapping is called ``result``.
         """
-        row = results.flat(self.config)
+        row = flat(self.config)
         found = self.result if isinstance(self.result, Mapping) else {"result": self.result}
-        for name, value in results.flat(found if self.error is None else {}).items():
+        for name, value in flat(found if self.error is None else {}).items():
             row[f"result.{name}" if name in row else name] = value
         return {**row, "seconds": self.seconds, "error": self.error}
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from studies.engine import summary as results
 from studies.engine._cells import Outcome, Record, Task, decode, text_of
 from studies.engine.errors import UserError
+from studies.engine.files import write_atomically, write_json
 
 __all__ = ["Store"]
 
@@ -45,7 +45,7 @@ class Store:
             "version": tasks[0].version,
             "cells": [task.key for task in tasks],
         }
-        results.write_json(self.plan_path, plan)
+        write_json(self.plan_path, plan)
 
     def read_plan(self) -> list[str]:
         """The keys of the last grid, in order, each once."""
@@ -75,7 +75,7 @@ class Store:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **outcome.arrays)  # type: ignore[arg-type]
             content = buffer.getvalue()
-            results.write_atomically(path.with_suffix(".npz"), lambda t: t.write_bytes(content))
+            write_atomically(path.with_suffix(".npz"), lambda t: t.write_bytes(content))
             record["arrays"] = hashlib.sha256(content).hexdigest()
         record["result"] = outcome.document
         record["digest"] = _digest(record)
@@ -131,7 +131,7 @@ class Store:
 
     def _write_text(self, path: Path, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-        results.write_atomically(path, lambda t: t.write_text(text, encoding="utf-8"))
+        write_atomically(path, lambda t: t.write_text(text, encoding="utf-8"))
 
 
 def _failed(record: Mapping[str, Any], error: Mapping[str, str]) -> Record:

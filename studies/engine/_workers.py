@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from studies.engine import summary as results
 from studies.engine._cells import Arrays, Outcome, Task, encode
 from studies.engine.errors import UserError
+from studies.engine.provenance import commit, machine, versions
 
 __all__ = ["on_cluster", "on_processes", "one_thread", "run_cell", "worker_count"]
 
@@ -71,7 +71,7 @@ def run_cell(task: Task) -> Outcome:
             "started": started,
             "device": _device(),
             "versions": _versions(),
-            "machine": results.machine(),
+            "machine": machine(),
             "commit": _commit(source),
         }
         return Outcome(document, arrays, error, seconds, manifest)
@@ -141,12 +141,12 @@ def _seeded(key: str) -> Iterator[None]:
 
 @functools.cache
 def _versions() -> dict[str, str | None]:
-    return results.versions()
+    return versions()
 
 
 @functools.cache
 def _commit(source: str | None) -> dict[str, Any] | None:
-    return None if source is None else results.commit(Path(source))
+    return None if source is None else commit(Path(source))
 
 
 def _device() -> str:

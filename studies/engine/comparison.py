@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from studies.engine import page as report
-from studies.engine.summary import Check, Summary, flat
+from studies.engine.checks import Check
+from studies.engine.files import flat
+from studies.engine.summary import Summary
+from studies.engine.text import commit_text, number, table
 
 __all__ = ["Comparison", "compare", "write"]
 
@@ -91,7 +94,7 @@ def sentences(found: Comparison) -> list[str]:
 def text(found: Comparison) -> str:
     """The comparison for the terminal."""
     blocks = [
-        report.table(columns, rows)
+        table(columns, rows)
         for columns, rows in (
             (SETTINGS, found.settings),
             (CHECKS, found.checks),
@@ -114,7 +117,7 @@ def write(found: Comparison, path: Path, a: str | Path, b: str | Path) -> None:
                 ["study", found.a.study, found.b.study],
                 ["status", found.a.status, found.b.status],
                 ["started", found.a.started, found.b.started],
-                ["seconds", report.number(found.a.duration), report.number(found.b.duration)],
+                ["seconds", number(found.a.duration), number(found.b.duration)],
             ],
         ),
         report.Section(
@@ -140,7 +143,7 @@ def _settings(a: Summary, b: Summary) -> list[list[str]]:
             "command": summary.command,
             "seed": summary.seed,
             "device": summary.device,
-            "commit": report.commit_text(summary.commit),
+            "commit": commit_text(summary.commit),
             **flat(summary.config),
             **flat(summary.versions, "version of "),
             **flat(summary.machine, "machine: "),
@@ -166,8 +169,8 @@ def _paired(a: Sequence[Check], b: Sequence[Check]) -> dict[str, tuple[Check | N
 def _check_row(name: str, a: Check | None, b: Check | None) -> list[str]:
     return [
         name,
-        *(report.number(check.predicted, 6) if check else "–" for check in (a, b)),
-        *(report.number(check.observed, 6) if check else "–" for check in (a, b)),
+        *(number(check.predicted, 6) if check else "–" for check in (a, b)),
+        *(number(check.observed, 6) if check else "–" for check in (a, b)),
         *(check.verdict if check else "–" for check in (a, b)),
     ]
 
@@ -192,5 +195,5 @@ def _numbers(data: Any, name: str = "") -> dict[str, float]:
 
 def _number_row(name: str, a: float | None, b: float | None) -> list[str]:
     ratio = b / a if a and b is not None else math.nan
-    shown = report.number(ratio) if math.isfinite(ratio) else "–"
-    return [name, report.number(a, 6), report.number(b, 6), shown]
+    shown = number(ratio) if math.isfinite(ratio) else "–"
+    return [name, number(a, 6), number(b, 6), shown]

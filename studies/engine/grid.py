@@ -23,11 +23,11 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from studies.engine import summary as results
 from studies.engine._cells import Config, Outcome, Record, Task, canonical, tasks_of
 from studies.engine._store import Store
 from studies.engine._workers import on_cluster, on_processes, one_thread, run_cell, worker_count
 from studies.engine.errors import UserError
+from studies.engine.files import output_folder
 
 __all__ = [
     "Outlook",
@@ -153,7 +153,7 @@ def run_grid(
     if engine not in ("joblib", "serial", "dask"):
         raise UserError(f"unknown engine {engine!r}: choose joblib, serial or dask.")
     tasks = tasks_of(function, grid, version, keywords, name)
-    store = Store(results.output_folder(Path(out)))
+    store = Store(output_folder(Path(out)))
     store.write_plan(tasks)
     done = {key: cell for key in dict.fromkeys(t.key for t in tasks) if (cell := store.read(key))}
     todo = list({t.key: t for t in tasks if t.key not in done}.values())

@@ -9,33 +9,25 @@ from __future__ import annotations
 import base64
 import dataclasses
 import itertools
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import jinja2
 
-from studies.engine.summary import (
-    Answer,
-    Check,
-    Summary,
-    Verdict,
-    flat,
-    write_atomically,
-    write_csv,
-)
+from studies.engine.checks import Check, Verdict
+from studies.engine.files import flat, write_atomically, write_csv
+from studies.engine.summary import Answer, Summary
+from studies.engine.text import commit_text, number
 
 __all__ = [
     "Picture",
     "Section",
     "answer_sections",
-    "number",
     "numbers",
     "print_verdicts",
-    "table",
     "write",
     "write_page",
 ]
@@ -212,26 +204,6 @@ def anchors(sections: Sequence[Section]) -> list[str]:
     return names
 
 
-def commit_text(commit: Mapping[str, Any] | None) -> str:
-    """The commit in words."""
-    if commit is None:
-        return "not run from a git checkout"
-    return commit["sha"] + (" with uncommitted changes" if commit["dirty"] else "")
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number as a table shows it; a dash where there is none."""
-    if value is None:
-        return "–"
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "not a number" if math.isnan(value) else "-∞"
-    if value == 0:
-        return "0"
-    if abs(value) >= 10**digits:
-        return f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
-    return f"{value:.{digits}g}" if abs(value) >= 1e-3 else f"{value:.2e}"
-
-
 def numbers(checks: Sequence[Check], digits: int = 3) -> list[tuple[str, str]]:
     """What was observed in each check, with its unit, as an answer quotes it."""
     return [(c.name, f"{number(c.observed, digits)} {c.unit}".strip()) for c in checks]
@@ -248,17 +220,3 @@ def print_verdicts(summary: Summary, out: Path) -> None:
     for problem in summary.problems:
         print(f"PROBLEM: {problem}")
     print(f"Report: {out / 'report.html'}")
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for the terminal: the first column to the left, the others to the right."""
-    lines = [columns, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-
-    def text(line: Sequence[str]) -> str:
-        cells = [line[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        return "  ".join(cells).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([text(columns), rule, *map(text, rows)])

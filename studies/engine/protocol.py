@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from studies.engine.checks import Check, Verdict
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MplFigure
 
-    from studies.engine.summary import Check, Verdict
 
 __all__ = ["Claim", "Figure", "Findings", "Lazy", "Measured", "Paper", "Study", "Table", "seeds"]
 

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adaptive.files import plain
 from studies.engine import page
-from studies.engine import summary as results
+from studies.engine.checks import Verdict, worst
 from studies.engine.configuring import configure, uses_images
 from studies.engine.errors import UserError
+from studies.engine.files import output_folder
 from studies.engine.protocol import Claim, Paper, Study
+from studies.engine.provenance import command_line, commit, machine, versions
 from studies.engine.runner import run
-from studies.engine.summary import Answer, Summary, Verdict, worst
+from studies.engine.summary import Answer, Summary
+from studies.engine.text import number, table
 
 __all__ = ["reproduce"]
 
@@ -62,7 +66,7 @@ class _Part:
             "folder": self.folder.name,
             "status": self.status,
             "duration": self.summary.duration if self.summary else None,
-            **results.plain(self.answer),
+            **plain(self.answer),
         }
 
 
@@ -102,20 +106,20 @@ def reproduce(
     UserError : the preset or the folder will not do, or no study could be run.
     """
     whole = _Whole(paper, _parts(paper, find, preset, Path(out), device, choices), Path(out))
-    results.output_folder(whole.out)
+    output_folder(whole.out)
     whole.summary = Summary(
         study=paper.name,
         config={
             "preset": preset,
             **{name: value for name, value in choices.items() if name != "seed"},
-            "studies": {name: results.plain(part.config) for name, part in whole.parts.items()},
+            "studies": {name: plain(part.config) for name, part in whole.parts.items()},
         },
         seed=choices.get("seed", 0),
         device=device,
         command=command or f"naturalmodes reproduce {paper.name} --preset {preset} --out {out}",
-        versions=results.versions(),
-        machine=results.machine(),
-        commit=results.commit(),
+        versions=versions(),
+        machine=machine(),
+        commit=commit(),
     )
     whole.save()
     refused = []
@@ -166,7 +170,7 @@ def _parts(
         for choice, value in {**taken, "device": device, "out": out / name}.items():
             if value is not None:
                 words += [f"--{choice.replace('_', '-')}", str(value)]
-        parts[name] = _Part(study, config, out / name, results.command_line(words))
+        parts[name] = _Part(study, config, out / name, command_line(words))
     return parts
 
 
@@ -186,7 +190,7 @@ def _run(part: _Part, device: str, workers: int | None) -> UserError | None:
         return error
     except Exception as error:
         part.error = f"It raised {type(error).__name__}: {error}"
-        results.output_folder(part.folder)
+        output_folder(part.folder)
         (part.folder / "traceback.txt").write_text(traceback.format_exc())
     return None
 
@@ -218,12 +222,12 @@ class _Whole:
         summary.duration = time.monotonic() - self.began
         summary.results["claims"] = [
             {
-                "claim": number,
+                "claim": i,
                 "text": claim.text,
                 "verdict": self.verdict(claim),
                 "studies": [part.row() for part in self.of(claim)],
             }
-            for number, claim in enumerate(self.paper.claims, 1)
+            for i, claim in enumerate(self.paper.claims, 1)
         ]
         summary.checks = [
             dataclasses.replace(check, name=f"{part.study.name}: {check.name}")
@@ -239,11 +243,11 @@ class _Whole:
         """One line per claim."""
         return [
             [
-                f"{number}. {claim.name}",
+                f"{i}. {claim.name}",
                 ", ".join(f"{part.study.name}: {part.answer.verdict}" for part in self.of(claim)),
                 self.verdict(claim),
             ]
-            for number, claim in enumerate(self.paper.claims, 1)
+            for i, claim in enumerate(self.paper.claims, 1)
         ]
 
     def sections(self) -> list[page.Section]:
@@ -262,8 +266,8 @@ class _Whole:
                 self.rows(),
             )
         ]
-        for number, claim in enumerate(self.paper.claims, 1):
-            heading = f"Claim {number}: {claim.name}"
+        for i, claim in enumerate(self.paper.claims, 1):
+            heading = f"Claim {i}: {claim.name}"
             sections.append(page.Section(heading, [claim.text], verdict=self.verdict(claim)))
             for part in self.of(claim):
                 heading, answer = f"{part.study.name}: {part.study.question}", part.answer
@@ -289,7 +293,7 @@ class _Whole:
     def tell(self) -> None:
         """Print the claims and what went wrong."""
         print()
-        print(page.table(COLUMNS, self.rows()))
+        print(table(COLUMNS, self.rows()))
         print()
         for problem in self.summary.problems:
             print(f"PROBLEM: {problem}")
@@ -302,5 +306,5 @@ def _study_row(part: _Part) -> list[str]:
     found = part.summary
     verdicts: tuple[Verdict, ...] = ("holds", "fails", "inconclusive")
     counts = [str(found.count(v)) if found else "–" for v in verdicts]
-    seconds = page.number(found.duration, 3) if found else "–"
+    seconds = number(found.duration, 3) if found else "–"
     return [part.study.name, part.status, seconds, *counts, part.folder.name]

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from studies.engine import page, style
-from studies.engine import summary as results
+from studies.engine import page, style, text
 from studies.engine.configuring import configure, restored, values_in
 from studies.engine.device import choose_device, device_name
 from studies.engine.errors import UserError
+from studies.engine.files import output_folder, write_arrays
 from studies.engine.grid import Record, load_cells, run_grid
 from studies.engine.protocol import Figure, Findings, Measured, Study, Table
+from studies.engine.provenance import commit, machine, versions
 from studies.engine.summary import Answer, Summary
 
 __all__ = ["configure", "rejudge", "run"]
@@ -61,7 +62,7 @@ def run(
     for value in dict.fromkeys(values_in(cells, "check")):
         value.check()
     importlib.import_module("matplotlib")  # missing, it is said now and not after the last cell
-    out = results.output_folder(Path(out))
+    out = output_folder(Path(out))
     command = command or f"naturalmodes run {study.name} --preset {config.preset} --out {out}"
     run_ = _Run(
         study,
@@ -73,9 +74,9 @@ def run(
             device=device_name(where),
             command=command
             or f"naturalmodes run {study.name} --preset {config.preset} --out {out}",
-            versions=results.versions(),
-            machine=results.machine(),
-            commit=results.commit(),
+            versions=versions(),
+            machine=machine(),
+            commit=commit(),
             answer=Answer(experiment=study.experiment, rule=study.rule),
         ),
     )
@@ -207,7 +208,7 @@ class _Run:
         self.record(findings)
         self.save()
         for name, arrays in findings.arrays.items():
-            results.write_arrays(self.out / f"{name}.npz", arrays)
+            write_arrays(self.out / f"{name}.npz", arrays)
         self.draw(findings)
 
     def record(self, findings: Findings) -> None:
@@ -271,5 +272,5 @@ class _Run:
         for table in self.tables:
             if table.printed and table.columns:
                 print()
-                print(page.table(table.columns, table.rows))
+                print(text.table(table.columns, table.rows))
         page.print_verdicts(self.summary, self.out)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.engine import protocol
-from studies.engine.summary import write_atomically
+from studies.engine.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

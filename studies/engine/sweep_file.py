@@ -30,11 +30,13 @@ import numpy as np
 
 from studies.engine import grid as sweep
 from studies.engine import page as report
-from studies.engine import summary as results
 from studies.engine._cells import function_name
 from studies.engine.errors import UserError
+from studies.engine.files import flat, write_csv
 from studies.engine.grid import Outlook, Record
+from studies.engine.provenance import commit, machine, versions
 from studies.engine.summary import Summary
+from studies.engine.text import commit_text, number, table
 
 __all__ = ["SweepFile", "plan", "read", "run"]
 
@@ -99,8 +101,8 @@ def read(path: str | Path) -> SweepFile:
         raise UserError(f'{path} must name a function, as in function = "package.module:train".')
     if not isinstance(version, str):
         raise UserError(f'the version in {path} must be a string, as in version = "{version}".')
-    for name, table in (("grid", axes), ("fixed", fixed)):
-        if not isinstance(table, dict):
+    for name, part in (("grid", axes), ("fixed", fixed)):
+        if not isinstance(part, dict):
             raise UserError(f"{name} in {path} must be a table: write [{name}] above its lines.")
     for name, values in axes.items():
         if not isinstance(values, list):
@@ -185,7 +187,7 @@ def plan(asked: SweepFile, out: Path, *, workers: int | None = None, time_one: b
         found = look()
     lines = [f"{asked.target}, {len(grid):,} cells:", ""]
     lines.append(
-        report.table(
+        table(
             list(asked.axes) or ["cell"],
             [[str(c[n]) for n in asked.axes] or ["the only one"] for c in grid[:SHOWN_IN_PLAN]],
         )
@@ -267,9 +269,9 @@ def run(
         seed=asked.fixed.get("seed"),
         device=", ".join(dict.fromkeys(c.manifest.get("device", "unknown") for c in cells)),
         command=command,
-        versions=results.versions(),
-        machine=results.machine(),
-        commit=results.commit(),
+        versions=versions(),
+        machine=machine(),
+        commit=commit(),
         status="incomplete" if failed else "complete",
         duration=time.monotonic() - began,
     )
@@ -282,7 +284,7 @@ def run(
         summary.problems.append(f"{len(failed) - NAMED_FAILURES:,} more cells failed.")
     summary.write(out / "summary.json")
     columns, rows = _table(cells)
-    results.write_csv(out / "results.csv", columns, rows)
+    write_csv(out / "results.csv", columns, rows)
     _write_report(out, asked, cells, summary, columns, rows)
     return summary
 
@@ -291,7 +293,7 @@ def _scalars(cell: Record) -> dict[str, Any]:
     if cell.error is not None:
         return {}
     found = cell.result if isinstance(cell.result, Mapping) else {"result": cell.result}
-    return {k: v for k, v in results.flat(found).items() if isinstance(v, int | float | str | bool)}
+    return {k: v for k, v in flat(found).items() if isinstance(v, int | float | str | bool)}
 
 
 def _table(cells: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
@@ -323,7 +325,7 @@ def _write_report(
         text.append(f"The first {len(shown):,} are shown.")
     made = Counter(
         (
-            report.commit_text(cell.manifest.get("commit")),
+            commit_text(cell.manifest.get("commit")),
             cell.manifest.get("device", "–"),
             *(
                 f"{name} {(cell.manifest.get('versions') or {}).get(name)}"
@@ -354,4 +356,4 @@ def _write_report(
 def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "–" if value is None else str(value).lower()
-    return report.number(value, 6) if isinstance(value, int | float) else str(value)
+    return number(value, 6) if isinstance(value, int | float) else str(value)

@@ -1,10 +1,10 @@
 """Small studies that answer what they are told to, in the shape that real ones have."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from studies.engine.checks import at_most
 from studies.engine.errors import UserError
-from studies.engine.protocol import Claim, Figure, Findings, Paper, Study, Table
-from studies.engine.summary import at_most
+from studies.engine.protocol import Claim, Figure, Findings, Paper, Study
 
 EXPERIMENT = "We looked at nothing at all."
 RULE = "It holds when the error is at most 1."
@@ -63,7 +63,7 @@ def judge_of(name):
             check.verdict,
             [check],
             f"The error is {check.observed}.",
-            tables=[Table("Losses", ("name", "loss"), [["conv1", str(0.25 + config.seed)]])],
+            results={"loss": 0.25 + config.seed, "layers": [{"name": "conv1", "tau": 3.0}]},
             answer=Figure("line", "A line.", "A straight line that rises from 0 to 1.", [line]),
             against=[] if silent else [f"Nothing was looked at in {name}."],
         )
@@ -104,8 +104,3 @@ def forget():
     """Forget what the fakes were told and did before."""
     BEHAVIOUR.clear()
     RUNS.clear()
-
-
-def with_cells(study, cells):
-    """The study with other cells."""
-    return replace(study, cells=cells)

@@ -26,13 +26,18 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
             yield f"{'only before' if name in old else 'only after'}: {name}"
             continue
         for what in COMPARED:
-            if old[name][what] != new[name][what]:
+            if _value(old[name][what]) != _value(new[name][what]):
                 yield f"{name}: {what} was {old[name][what]!r}, is {new[name][what]!r}"
     verdicts = [(summary.get("answer") or {}).get("verdict") for summary in (before, after)]
     if verdicts[0] != verdicts[1]:
         yield f"verdict was {verdicts[0]}, is {verdicts[1]}"
     if before["status"] != after["status"]:
         yield f"status was {before['status']}, is {after['status']}"
+
+
+def _value(written: Any) -> Any:
+    """A value as ``summary.json`` has it; infinities were once written as null."""
+    return None if written in ("inf", "-inf") else written
 
 
 def main(before: Path, after: Path) -> int:

@@ -28,11 +28,9 @@ from studies.chai2020.after_first_step.outcomes import (
 )
 from studies.chai2020.after_first_step.tables import Rows, evidence_against, tables
 from studies.chai2020.nlms_checks import WORDS, equality
-from studies.engine import paired
-from studies.engine.page import number
-from studies.engine.paired import Interval
+from studies.engine.checks import Check, Interval, Verdict, median_check, worst
 from studies.engine.protocol import Findings, Measured
-from studies.engine.summary import Check, Verdict, worst
+from studies.engine.text import number
 
 __all__ = ["READINGS", "conclusion", "further_checks", "judge", "slope"]
 
@@ -69,7 +67,7 @@ def gradient_step_checks(found: Outcomes, cell: Cell) -> list[Check]:
 def whole_step_checks(found: Outcomes, cell: Cell) -> list[Check]:
     """Check reading (b)."""
     return [
-        paired.judge(
+        median_check(
             f"BatchNorm {words}: whole steps on one batch, against NLMS",
             _exactly(whole_steps(found, position, cell.low_rate, cell)),
             WHOLE_STEP,
@@ -87,14 +85,14 @@ def trajectory_checks(found: Outcomes, cell: Cell) -> list[Check]:
     paths = list(found.paths.values())
     gaps = [loss_gap(p["loss"]["NLMS steps"], p["loss"]["batch norm"]) for p in paths]
     return [
-        paired.judge(
+        median_check(
             f"NLMS steps alone: largest distance of the loss, {where}",
             _exactly([float(np.max(gap)) for gap in gaps]),
             LOSS,
             "at most",
             unit="of BatchNorm's loss",
         ),
-        paired.judge(
+        median_check(
             f"NLMS steps alone: distance of the effective weights, {where}",
             _exactly([float(p["distance"]["NLMS steps"][-1]) for p in paths]),
             DISTANCE,
@@ -110,7 +108,7 @@ def rate_checks(found: Outcomes, cell: Cell) -> list[Check]:
 
 
 def _rate_check(words: str, algorithm: str, found: Outcomes, cell: Cell) -> Check:
-    return paired.judge(
+    return median_check(
         f"{words}: highest stable rate against BatchNorm's",
         rate_factors(found, algorithm, cell),
         FACTOR,
@@ -167,7 +165,7 @@ def further_checks(found: Outcomes, cell: Cell) -> list[Check]:
         ):
             seen = float(np.median(exponents)) if exponents else math.nan
             checks.append(
-                paired.judge(
+                median_check(
                     f"BatchNorm {words}: {what}, exponent off {wanted:g}",
                     _exactly([abs(value - wanted) for value in exponents]),
                     SLOPE_OFF,

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from studies.chai2020.after_first_step import LOSS, Cell
-from studies.engine import paired
-from studies.engine.paired import Interval
+from studies.engine.checks import Interval, ratio
 from studies.engine.protocol import Measured
 from studies.engine.smoothing import running_mean
 from studies.training.rates import stable_interval
@@ -105,7 +104,7 @@ def stable_rates(found: Outcomes, algorithm: str, cell: Cell) -> dict[int, Inter
 def rate_factors(found: Outcomes, algorithm: str, cell: Cell) -> list[Interval]:
     """Factor between an algorithm's highest stable rate and BatchNorm's, up or down, by seed."""
     norm, other = (stable_rates(found, name, cell) for name in ("batch norm", algorithm))
-    return [off_by(paired.ratio(norm[seed], other[seed])) for seed in norm if seed in other]
+    return [off_by(ratio(norm[seed], other[seed])) for seed in norm if seed in other]
 
 
 def off_by(quotient: Interval) -> Interval:

@@ -16,8 +16,8 @@ from studies.chai2020.after_first_step.outcomes import (
     whole_steps,
 )
 from studies.chai2020.nlms_checks import STEP_COLUMNS, WORDS, step_rows
-from studies.engine.page import number
 from studies.engine.protocol import Table
+from studies.engine.text import number
 
 __all__ = ["Rows", "cost_rows", "evidence_against", "rate_rows", "tables", "way_rows"]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from studies.engine.page import number
 from studies.engine.protocol import Figure
 from studies.engine.style import BLUE, CYCLE, GREY, ORANGE
+from studies.engine.text import number
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

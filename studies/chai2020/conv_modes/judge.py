@@ -9,9 +9,9 @@ import numpy as np
 
 from studies.chai2020.conv_modes import EDGE_TOLERANCE, TOLERANCES, Cell, Config, figures
 from studies.chai2020.conv_modes.records import Layer
-from studies.engine.page import number
+from studies.engine.checks import Check, at_most, inconclusive, within, worst
 from studies.engine.protocol import Findings, Measured, Table
-from studies.engine.summary import Check, at_most, inconclusive, within, worst
+from studies.engine.text import number
 
 __all__ = ["judge", "layer_checks"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from studies.chai2020.first_step import Config, figures
 from studies.chai2020.nlms_checks import STEP_COLUMNS, equality, step_rows
-from studies.engine.page import number
+from studies.engine.checks import worst
 from studies.engine.protocol import Findings, Measured, Table
-from studies.engine.summary import worst
+from studies.engine.text import number
 
 __all__ = ["evidence_against", "judge"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from studies.engine.paired import Interval
+from studies.engine.checks import Interval
 from studies.engine.protocol import Measured
 
 __all__ = [

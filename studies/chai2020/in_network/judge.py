@@ -27,11 +27,9 @@ from studies.chai2020.in_network.groups import (
     horizon,
 )
 from studies.chai2020.in_network.tables import median, tables
-from studies.engine import page, paired
-from studies.engine import summary as results
-from studies.engine.paired import Interval
+from studies.engine import page
+from studies.engine.checks import Check, Interval, at_most, median_check, ratio, tally, worst
 from studies.engine.protocol import Findings, Measured
-from studies.engine.summary import Check
 
 __all__ = ["adding_up", "claim_checks", "evidence_against", "judge"]
 
@@ -48,9 +46,9 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
     failing = [check.name for check in claim if check.verdict == "fails"]
     words = f" Failing: {'; '.join(failing)}." if failing else ""
     return Findings(
-        verdict=results.worst(check.verdict for check in claim),
+        verdict=worst(check.verdict for check in claim),
         checks=[*claim, *adding_up(groups)],
-        reason=f"{results.tally(claim)}.{words}",
+        reason=f"{tally(claim)}.{words}",
         numbers=page.numbers(claim),
         tables=tables(list(groups.values())),
         answer=figures.errors(trained) if trained else None,
@@ -65,7 +63,7 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
 def claim_checks(groups: Groups) -> list[Check]:
     """Make the seven checks without BatchNorm and the same seven with it."""
     return [
-        paired.judge(f"{words}: {d.name}", d.values(group), d.limit, d.side, unit=d.unit)
+        median_check(f"{words}: {d.name}", d.values(group), d.limit, d.side, unit=d.unit)
         for norm, words in WORDS.items()
         for group in [groups.get((norm, True), Group(norm, True, {}))]
         for d in CLAIM
@@ -88,7 +86,7 @@ def gains(group: Group) -> list[Interval]:
 def _gain(again: float, once: float) -> Interval:
     if math.isnan(again) or math.isnan(once):
         return -math.inf, math.inf
-    return paired.ratio((again, again), (once, once))
+    return ratio((again, again), (once, once))
 
 
 def orders(group: Group) -> list[Interval]:
@@ -181,7 +179,7 @@ def adding_up(groups: Groups) -> list[Check]:
     if not residues:
         return []
     return [
-        results.at_most(
+        at_most(
             "audit: sum of the parts against the whole",
             max(residues),
             ADDING_UP,

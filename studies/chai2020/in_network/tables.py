@@ -9,9 +9,9 @@ import numpy as np
 
 from studies.chai2020.in_network import READ_AT, figures
 from studies.chai2020.in_network.groups import READING_WORDS, Group, Outcome, at, horizon
-from studies.engine.page import number
-from studies.engine.paired import Interval
+from studies.engine.checks import Interval
 from studies.engine.protocol import Table
+from studies.engine.text import number
 
 __all__ = ["audit_rows", "error_rows", "level_rows", "median", "mode_rows", "tables"]
 

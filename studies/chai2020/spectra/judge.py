@@ -9,9 +9,9 @@ import numpy as np
 from studies.chai2020.spectra import TOLERANCE, Config
 from studies.chai2020.spectra.figures import course_figure, spectra_figure
 from studies.chai2020.spectra.sites import Ends, Site
-from studies.engine.page import number
+from studies.engine.checks import Check, at_most, worst
 from studies.engine.protocol import Findings, Measured, Table
-from studies.engine.summary import Check, at_most, worst
+from studies.engine.text import number
 
 __all__ = ["checks_of", "end_rows", "evidence_against", "judge", "site_rows"]
 

@@ -18,8 +18,8 @@ from scipy import stats
 
 from studies.chai2020.two_effects import BASE
 from studies.chai2020.two_effects.groups import Group, Groups
-from studies.engine import page as report
-from studies.engine.summary import Check, Verdict
+from studies.engine.checks import Check, Verdict
+from studies.engine.text import number
 
 __all__ = [
     "CANDIDATE_COLUMNS",
@@ -287,7 +287,7 @@ def _check(name: str, candidates: Sequence[Candidate], rule: str, most: float | 
         verdict=verdict if chosen.test >= GOAL_CELLS else "inconclusive",
         rule=rule,
         unit="Spearman",
-        note=f"{chosen.name}: factor {report.number(chosen.factor, 3)}, {chosen.test} groups",
+        note=f"{chosen.name}: factor {number(chosen.factor, 3)}, {chosen.test} groups",
     )
 
 
@@ -307,11 +307,11 @@ def candidate_rows(candidates: Sequence[Candidate]) -> list[list[str]]:
     return [
         [
             c.name,
-            report.number(c.spearman_train, 2),
-            report.number(c.spearman_test, 2),
-            report.number(c.factor_raw, 3),
-            report.number(c.constant, 2),
-            report.number(c.factor, 3),
+            number(c.spearman_train, 2),
+            number(c.spearman_test, 2),
+            number(c.factor_raw, 3),
+            number(c.constant, 2),
+            number(c.factor, 3),
             f"{c.train} + {c.test}",
         ]
         for c in candidates

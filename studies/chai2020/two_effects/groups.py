@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from studies.chai2020.two_effects import BASE, Config, plan
-from studies.engine import paired
-from studies.engine.paired import Interval
+from studies.engine.checks import Interval, ratio
 from studies.engine.protocol import Measured
 from studies.training.rates import stable_interval
 
@@ -113,13 +112,13 @@ def common_seeds(
 def speed_ratios(groups: Groups, a: str, b: str, setting: str = BASE) -> Ratios:
     """How many times as fast a is as b, by seed."""
     first, second, seeds = common_seeds(groups, a, b, setting)
-    return {s: paired.ratio(second.steps(s), first.steps(s)) for s in seeds}
+    return {s: ratio(second.steps(s), first.steps(s)) for s in seeds}
 
 
 def rate_ratios(groups: Groups, a: str, b: str, setting: str = BASE) -> Ratios:
     """Highest stable rate of a over that of b, by seed."""
     first, second, seeds = common_seeds(groups, a, b, setting)
-    return {s: paired.ratio(first.rate(s), second.rate(s)) for s in seeds}
+    return {s: ratio(first.rate(s), second.rate(s)) for s in seeds}
 
 
 def eigenvalue_ratios(groups: Groups, a: str, b: str, end: str, setting: str = BASE) -> Ratios:

@@ -30,10 +30,9 @@ from studies.chai2020.two_effects.groups import (
 )
 from studies.chai2020.two_effects.tables import evidence_against, tables
 from studies.engine import page as report
-from studies.engine import paired
-from studies.engine.paired import Interval
+from studies.engine.checks import Check, Interval, Verdict, median_check, tally, worst
 from studies.engine.protocol import Findings, Measured
-from studies.engine.summary import Check, Verdict, tally, worst
+from studies.engine.text import number
 
 __all__ = ["claim_checks", "judge"]
 
@@ -60,35 +59,35 @@ def claim_checks(groups: Groups) -> list[Check]:
     """The six checks of the claim."""
     steps, rate = "times as fast", "times the highest stable rate"
     return [
-        paired.judge(
+        median_check(
             "amplifying against nothing: speed",
             list(speed_ratios(groups, "amplify", "none").values()),
             SPEED_UP,
             "at least",
             unit=steps,
         ),
-        paired.judge(
+        median_check(
             "suppressing against nothing: speed",
             list(speed_ratios(groups, "suppress", "none").values()),
             NO_SPEED_UP,
             "at most",
             unit=steps,
         ),
-        paired.judge(
+        median_check(
             "amplifying's share of full BatchNorm's gain in log speed",
             shares(groups),
             SHARE,
             "at least",
             unit="share",
         ),
-        paired.judge(
+        median_check(
             "suppressing against nothing: highest stable rate",
             list(rate_ratios(groups, "suppress", "none").values()),
             RATE_UP,
             "at least",
             unit=rate,
         ),
-        paired.judge(
+        median_check(
             "amplifying against nothing: highest stable rate",
             list(rate_ratios(groups, "amplify", "none").values()),
             NO_RATE_UP,
@@ -137,5 +136,5 @@ def _eigenvalue_check(groups: Groups) -> Check:
 
 def _ranges(pairs: Sequence[tuple[Interval, Interval]]) -> str:
     ends = [sorted(value for value, _ in side) for side in zip(*pairs, strict=True)]
-    up, down = (f"{report.number(e[0], 2)} to {report.number(e[-1], 2)}" for e in ends)
+    up, down = (f"{number(e[0], 2)} to {number(e[-1], 2)}" for e in ends)
     return f"smallest times {up}, largest times {down}"

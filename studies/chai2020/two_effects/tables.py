@@ -25,8 +25,8 @@ from studies.chai2020.two_effects.groups import (
     rate_ratios,
     speed_ratios,
 )
-from studies.engine import page as report
 from studies.engine.protocol import Table
+from studies.engine.text import number
 
 __all__ = ["evidence_against", "setting_rows", "tables", "variant_rows"]
 
@@ -148,9 +148,9 @@ def variant_rows(groups: Groups, setting: str = BASE) -> list[list[str]]:
                 str(len(group.results)),
                 steps_text(group),
                 rate_text(group),
-                report.number(float(np.median(losses)), 3) if losses else "–",
+                number(float(np.median(losses)), 3) if losses else "–",
                 _end_text(group),
-                *(report.number(float(np.median(values)), 2) for values in eigenvalues),
+                *(number(float(np.median(values)), 2) for values in eigenvalues),
             ]
         )
     return rows
@@ -176,16 +176,16 @@ def _end_text(group: Group) -> str:
 def steps_text(group: Group) -> str:
     """Median updates as a table shows them."""
     median = group.median_steps
-    return f"over {group.low_steps}" if math.isinf(median) else report.number(median, 3)
+    return f"over {group.low_steps}" if math.isinf(median) else number(median, 3)
 
 
 def rate_text(group: Group) -> str:
     """Median highest stable rate as a table shows it."""
     if not group.rate_is_open:
-        return report.number(group.median_rate, 3)
+        return number(group.median_rate, 3)
     if group.median_rate < group.rates[0]:
-        return f"under {report.number(group.rates[0], 3)}"
-    return f"at least {report.number(group.median_rate, 3)}"
+        return f"under {number(group.rates[0], 3)}"
+    return f"at least {number(group.median_rate, 3)}"
 
 
 SETTING_COLUMNS = (
@@ -222,10 +222,10 @@ def _middle(ratios: Ratios) -> str:
         return "–"
     low, high = (float(np.median([ends[i] for ends in ratios.values()])) for i in (0, 1))
     if low == high:
-        return report.number(low, 2)
+        return number(low, 2)
     if math.isinf(high):
-        return f"≥ {report.number(low, 2)}" if low > 0 else "unknown"
-    return f"≤ {report.number(high, 2)}"
+        return f"≥ {number(low, 2)}" if low > 0 else "unknown"
+    return f"≤ {number(high, 2)}"
 
 
 def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[str]:
@@ -283,7 +283,7 @@ def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[st
         )
     found.extend(
         "Taken as the network's highest stable rate, 2 / λmax(R) of the layer where it is smallest "
-        f"is off by a median factor of {report.number(candidate.factor_raw, 2)} over the settings "
+        f"is off by a median factor of {number(candidate.factor_raw, 2)} over the settings "
         "other than the base one."
         for candidate in candidates
         if candidate.name == "R at the start"
@@ -293,7 +293,7 @@ def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[st
 
 def _lows(ratios: Ratios) -> str:
     lows = [low for low, _ in ratios.values()]
-    return report.number(float(np.median(lows)), 2) if lows else "–"
+    return number(float(np.median(lows)), 2) if lows else "–"
 
 
 def _learned_nothing(groups: Groups) -> list[str]:
@@ -304,5 +304,5 @@ def _learned_nothing(groups: Groups) -> list[str]:
         return []
     return [
         "Stable is not the same as learning: at its highest stable rate the network without "
-        f"normalization ends with a median loss of {report.number(float(np.median(known)), 3)}."
+        f"normalization ends with a median loss of {number(float(np.median(known)), 3)}."
     ]

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from studies.engine.page import number
+from studies.engine.checks import Check, at_most, worst
 from studies.engine.protocol import Figure, Findings, Measured, Table
-from studies.engine.summary import Check, at_most, worst
+from studies.engine.text import number
 from studies.related.bn_any_rate import Config
 from studies.related.bn_any_rate.figures import plot_effective, plot_final
 

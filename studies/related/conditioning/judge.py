@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studies.engine import paired
-from studies.engine.page import number
+from studies.engine.checks import Check, Interval, Verdict, median_check, worst
 from studies.engine.protocol import Findings, Measured, Table
-from studies.engine.summary import Check, Verdict, worst
+from studies.engine.text import number
 from studies.related.conditioning import NETS, Config, Net
 from studies.related.conditioning.figures import layers_figure
 from studies.related.conditioning.readings import MEASURES, Readings, median
@@ -51,7 +50,7 @@ def checks_of(readings: Readings) -> list[Check]:
     """The seven checks, in the order of the rule; the first four decide."""
 
     def check(name: str, values: Array, note: str = "") -> Check:
-        return paired.judge(name, _intervals(values), 0.0, "at least", unit="decades", note=note)
+        return median_check(name, _intervals(values), 0.0, "at least", unit="decades", note=note)
 
     checks = [
         check(
@@ -72,7 +71,7 @@ def checks_of(readings: Readings) -> list[Check]:
     return [*checks, check(name, after - before, "Does not decide")]
 
 
-def _intervals(values: Array) -> list[paired.Interval]:
+def _intervals(values: Array) -> list[Interval]:
     """A network that did not train to the end may have any value."""
     return [(v, v) if math.isfinite(v) else (-math.inf, math.inf) for v in map(float, values)]
 

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 from scipy.stats import spearmanr
 
+from studies.engine.checks import Check, at_most, inconclusive, worst
 from studies.engine.outcomes import Course, Interval, lowest
-from studies.engine.page import number
 from studies.engine.protocol import Figure, Findings, Measured, Table
-from studies.engine.summary import Check, at_most, inconclusive, worst
+from studies.engine.text import number
 from studies.related.degree import AFFINE, PLAIN, SQUARED, Config, Form
 from studies.related.degree.figures import plot_collapse, plot_exponents, plot_rates
 

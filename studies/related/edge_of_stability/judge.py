@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studies.engine.page import number
+from studies.engine.checks import Check, Verdict, worst
 from studies.engine.protocol import Findings, Measured, Table
-from studies.engine.summary import Check, Verdict, worst
+from studies.engine.text import number
 from studies.related.edge_of_stability import ENOUGH, HALF, NEAR, Config
 from studies.related.edge_of_stability.course import Course
 from studies.related.edge_of_stability.figures import edge_figure

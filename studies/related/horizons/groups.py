@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.engine.paired import Interval
+from studies.engine.checks import Interval
 from studies.engine.protocol import Measured
 from studies.related.horizons import EVERY, FRACTIONS, LOOK
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from studies.engine import paired
+from studies.engine.checks import Check, at_most, inconclusive, median_check, worst
 from studies.engine.protocol import Findings, Measured
-from studies.engine.summary import Check, at_most, inconclusive, worst
 from studies.related.horizons import (
     EVERY,
     FRACTIONS,
@@ -64,7 +63,7 @@ def checks_of(found: Found) -> list[Check]:
     checks = []
     for start in FRACTIONS:
         checks += [
-            paired.judge(
+            median_check(
                 f"{start}: exponent of the 10 % horizon in the width",
                 exponents(found, start, 0),
                 LEAST_EXPONENT,
@@ -72,7 +71,7 @@ def checks_of(found: Found) -> list[Check]:
                 unit="exponent",
             ),
             _falling_check(found, start),
-            paired.judge(
+            median_check(
                 f"{start}: error at the end for h = 10 over level 3's, largest over widths",
                 extremes(found, start, _gain, least=False),
                 LARGEST_RATIO,
@@ -81,7 +80,7 @@ def checks_of(found: Found) -> list[Check]:
             ),
         ]
     checks += [
-        paired.judge(
+        median_check(
             f"checkpoint: skill of {level} at step {LOOK}, least over {over}",
             extremes(found, "checkpoint", functools.partial(skills, names=names), least=True),
             0.0,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studies.engine.page import number
-from studies.engine.paired import Interval
+from studies.engine.checks import Interval
 from studies.engine.protocol import Table
+from studies.engine.text import number
 from studies.related.horizons import LAYERS, LOOK, TOLERANCES, figures
 from studies.related.horizons.groups import Found, horizon, skills
 

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import scipy
 
-from studies.engine.page import number
+from studies.engine.checks import Check, Verdict, at_most, worst
 from studies.engine.protocol import Figure, Findings, Measured, Table
-from studies.engine.summary import Check, Verdict, at_most, worst
+from studies.engine.text import number
 from studies.related.lms_spread import FALSE_ALARM, NEAR, Cell, Config, Kind
 from studies.related.lms_spread.figures import plot_curves, plot_times
 

@@ -10,8 +10,8 @@ from studies.chai2020.after_first_step import ALGORITHMS, PRESETS, STUDY, Cell, 
 from studies.chai2020.after_first_step import judge as judging
 from studies.chai2020.after_first_step.outcomes import Outcomes, horizon
 from studies.chai2020.after_first_step.tables import cost_rows, rate_rows
+from studies.engine.checks import worst
 from studies.engine.runner import configure, run
-from studies.engine.summary import worst
 from studies.training.images import Images
 from tests.studies.engine.test_report import assert_self_contained
 

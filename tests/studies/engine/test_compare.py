@@ -1,9 +1,11 @@
-"""Two runs side by side."""
+"""Two runs compared."""
 
 import pytest
 
 from studies.engine.comparison import compare, sentences, text, write
 from studies.engine.errors import UserError
+from studies.engine.runner import configure
+from studies.engine.runner import run as run_study
 from tests.studies import fake_study
 from tests.studies.browser import look
 
@@ -11,8 +13,10 @@ from tests.studies.browser import look
 @pytest.fixture
 def runs(tmp_path):
     def run(name, how="ok", seed=0):
-        fake_study.BEHAVIOUR["A"] = how
-        fake_study.A.run(fake_study.A.configure("laptop", seed=seed), tmp_path / name)
+        fake_study.BEHAVIOUR["fake-a"] = how
+        study = fake_study.STUDIES["fake-a"]
+        config = configure(study, "laptop", seed=seed)
+        run_study(study, config, tmp_path / name, command="again")
         return tmp_path / name
 
     yield run
@@ -49,8 +53,8 @@ def test_what_only_one_has(runs, tmp_path):
 def test_different_studies_are_said_to_be(runs):
     one, other = runs("a"), runs("b")
     path = other / "summary.json"
-    path.write_text(path.read_text().replace('"study": "fake-A"', '"study": "other"'))
-    assert "These are different studies: fake-A and other." in sentences(compare(one, other))
+    path.write_text(path.read_text().replace('"study": "fake-a"', '"study": "other"'))
+    assert "These are different studies: fake-a and other." in sentences(compare(one, other))
 
 
 def test_page_in_a_browser(runs, tmp_path):

@@ -6,17 +6,10 @@ from html.parser import HTMLParser
 import pytest
 
 from studies.engine import style as figures
-from studies.engine.page import (
-    Picture,
-    Section,
-    anchors,
-    number,
-    numbers,
-    print_verdicts,
-    table,
-    write,
-)
-from studies.engine.summary import Answer, Summary, at_most, inconclusive, tally
+from studies.engine.checks import at_most, inconclusive, tally
+from studies.engine.page import Picture, Section, anchors, numbers, print_verdicts, write
+from studies.engine.summary import Answer, Summary
+from studies.engine.text import number, table
 from tests.studies.browser import look
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from studies.engine.checks import at_most
 from studies.engine.errors import UserError
 from studies.engine.protocol import Figure, Findings, Study, Table, seeds
 from studies.engine.runner import configure, rejudge, run
-from studies.engine.summary import Summary, at_most
+from studies.engine.summary import Summary
 
 
 @dataclass(frozen=True)

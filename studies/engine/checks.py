@@ -1,18 +1,125 @@
-"""Verdicts from a handful of paired runs, without assuming how they are distributed."""
+"""Checks: a prediction, an observation, and the verdict that a rule gives.
+
+Verdicts over a handful of seeds make no assumption about how the runs are distributed.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from studies.engine import page as report
-from studies.engine.summary import Check, Verdict
+from studies.engine.text import number
 
-__all__ = ["CONFIDENCE", "Interval", "judge", "median_bounds", "ratio"]
+__all__ = [
+    "CONFIDENCE",
+    "Check",
+    "Interval",
+    "Verdict",
+    "at_most",
+    "inconclusive",
+    "median_bounds",
+    "median_check",
+    "ratio",
+    "tally",
+    "within",
+    "worst",
+]
+
+Verdict = Literal["holds", "fails", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One prediction compared with one observation.
+
+    Attributes
+    ----------
+    name : what was compared, e.g. ``"conv1: largest mode error, float64"``.
+    predicted : the theory's number, in ``unit``.
+    observed : the run's number, in ``unit``; None when there is none.
+    tolerance : how far the two may differ, as ``rule`` says.
+    verdict : ``holds``, ``fails``, or ``inconclusive`` when the run could not decide.
+    rule : the sentence by which the verdict was reached.
+    unit : of predicted and observed.
+    note : what else a reader needs to know.
+    """
+
+    name: str
+    predicted: float | None
+    observed: float | None
+    tolerance: float
+    verdict: Verdict
+    rule: str
+    unit: str = ""
+    note: str = ""
+
+
+def at_most(name: str, observed: float, tolerance: float, *, unit: str, note: str = "") -> Check:
+    """A check that an error, predicted to be nil, is no larger than the tolerance."""
+    holds = observed <= tolerance  # a NaN fails
+    return Check(
+        name=name,
+        predicted=0.0,
+        observed=observed,
+        tolerance=tolerance,
+        verdict="holds" if holds else "fails",
+        rule="observed <= tolerance",
+        unit=unit,
+        note=note,
+    )
+
+
+def within(
+    name: str, predicted: float, observed: float, tolerance: float, *, unit: str, note: str = ""
+) -> Check:
+    """A check that observed equals predicted to a relative tolerance."""
+    holds = abs(observed - predicted) <= tolerance * abs(predicted)
+    return Check(
+        name=name,
+        predicted=predicted,
+        observed=observed,
+        tolerance=tolerance,
+        verdict="holds" if holds else "fails",
+        rule="|observed - predicted| <= tolerance x |predicted|",
+        unit=unit,
+        note=note,
+    )
+
+
+def inconclusive(name: str, tolerance: float, reason: str, predicted: float | None = None) -> Check:
+    """A check that could not be made, and why."""
+    return Check(
+        name=name,
+        predicted=predicted,
+        observed=None,
+        tolerance=tolerance,
+        verdict="inconclusive",
+        rule="could not be decided",
+        note=reason,
+    )
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """One verdict for several: they all hold, one fails, or it is not decided."""
+    found = set(verdicts)
+    if "fails" in found:
+        return "fails"
+    return "holds" if found == {"holds"} else "inconclusive"
+
+
+def tally(checks: Sequence[Check]) -> str:
+    """How many checks came out which way, in words."""
+    holds, fails, open_ = (
+        sum(check.verdict == verdict for check in checks)
+        for verdict in ("holds", "fails", "inconclusive")
+    )
+    return f"{holds} of {len(checks)} checks hold, {fails} fail and {open_} are inconclusive"
+
 
 CONFIDENCE = 0.95
 
@@ -61,7 +168,7 @@ def ratio(above: Interval, below: Interval) -> Interval:
     return low, high
 
 
-def judge(
+def median_check(
     name: str,
     values: Sequence[Interval],
     limit: float,
@@ -94,7 +201,7 @@ def judge(
     words = [note] if note else []
     words.append(f"median over {len(values)} seeds {_median(lows, highs)}")
     if math.isfinite(lower) or math.isfinite(upper):
-        words.append(f"bounds {report.number(lower, 3)} and {report.number(upper, 3)}")
+        words.append(f"bounds {number(lower, 3)} and {number(upper, 3)}")
     else:
         words.append("too few seeds for a 95 % bound")
     observed = float(np.median(lows)) if values else None
@@ -115,9 +222,9 @@ def _median(lows: Sequence[float], highs: Sequence[float]) -> str:
         return "unknown"
     low, high = float(np.median(lows)), float(np.median(highs))
     if low == high:
-        return report.number(low, 3)
+        return number(low, 3)
     return (
-        f"at least {report.number(low, 3)}"
+        f"at least {number(low, 3)}"
         if math.isinf(high)
-        else f"from {report.number(low, 3)} to {report.number(high, 3)}"
+        else f"from {number(low, 3)} to {number(high, 3)}"
     )

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from studies.engine.paired import judge, median_bounds, ratio
+from studies.engine.checks import median_bounds, median_check, ratio
 
 INF = math.inf
 
@@ -34,7 +34,7 @@ def test_ratio_of_intervals():
 
 def verdict(values, limit, side):
     pairs = [v if isinstance(v, tuple) else (v, v) for v in values]
-    return judge("name", pairs, limit, side, unit="x").verdict
+    return median_check("name", pairs, limit, side, unit="x").verdict
 
 
 def test_verdicts():
@@ -55,7 +55,7 @@ def test_an_open_end_speaks_against_the_verdict():
 
 
 def test_the_note_says_what_is_known():
-    note = judge("name", [(2.0, INF)] * 5, 1.5, "at least", unit="x").note
+    note = median_check("name", [(2.0, INF)] * 5, 1.5, "at least", unit="x").note
     assert "at least 2" in note
     assert "5 seeds" in note
-    assert "too few" in judge("name", [(2.0, 2.0)], 1.5, "at least", unit="x").note
+    assert "too few" in median_check("name", [(2.0, 2.0)], 1.5, "at least", unit="x").note
