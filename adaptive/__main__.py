@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -24,6 +21,7 @@ import numpy as np
 import adaptive
 from adaptive.algorithms import ALGORITHMS, Algorithm, named, names
 from adaptive.checks import Array
+from adaptive.files import commit, json_text, versions
 from adaptive.regressors import Regressors
 from adaptive.results import Ensemble, LearningCurve
 from adaptive.signals import DISTRIBUTIONS, Process, Scenario
@@ -181,7 +179,7 @@ def run(given: dict[str, Any]) -> None:
     print(report.table())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "summary.json", report.summary())
+        (out / "summary.json").write_text(json_text(report.summary()), encoding="utf-8")
         write_csv(out / "curves.csv", report)
         print(f"Written to {out}: summary.json, curves.csv{draw(out / 'curves.png', report)}.")
 
@@ -487,31 +485,13 @@ class Report:
                 "text": v.text,
             },
             "note": self.missing,
-            "versions": versions(),
+            "versions": versions("numpy", "scipy", "numba", "matplotlib", "naturalmodes"),
             "commit": commit(),
         }  # fmt: skip
 
 
 def _cell(value: float | None) -> str:
     return f"{'':>12}" if value is None else f"{value:>12.5g}"
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Strict JSON: infinities as the strings "inf" and "-inf", NaN as null."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, complex):
-        return {"real": _plain(value.real), "imag": _plain(value.imag)}
-    if isinstance(value, float) and not np.isfinite(value):
-        return None if np.isnan(value) else str(value)
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_csv(path: Path, report: Report) -> None:
@@ -548,34 +528,6 @@ def draw(path: Path, report: Report) -> str:
     plotting.eigenvalue_spectrum(figure.add_subplot(grid[1, 1]), report.problem, mu=step)
     figure.savefig(path, dpi=150)
     return ", curves.png"
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what the numbers come from."""
-    found = {"python": sys.version.split()[0]}
-    for name in ("numpy", "scipy", "numba", "matplotlib", "naturalmodes"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> dict[str, Any] | None:
-    """The git commit of this package, None when it does not lie in a repository of its own."""
-    here = Path(__file__).resolve()
-
-    def git(*words: str) -> str:
-        result = subprocess.run(
-            ["git", *words], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
-        )
-        return result.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)
-        return {"hash": git("rev-parse", "HEAD"), "changed": bool(git("status", "--short", "."))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import scipy.io.wavfile
 
 import adaptive
 from adaptive import __main__ as command
+from adaptive.files import commit
 
 SHORT = ["--steps", "60", "--runs", "40", "--threads", "1"]
 
@@ -214,11 +215,10 @@ def test_progress_is_shown_once_it_takes_long_and_not_before(stream):
         assert watched.stream.getvalue().count("\n") == 1
 
 
-def test_the_commit_is_this_repositorys_or_none(monkeypatch, tmp_path):
-    found = command.commit()
-    assert found is None or len(found["hash"]) == 40
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "x.py"))
-    assert command.commit() is None
+def test_the_commit_is_this_repositorys_or_none(tmp_path):
+    found = commit()
+    assert found is None or len(found["sha"]) == 40
+    assert commit(tmp_path / "x.py") is None
 
 
 def test_the_examples_of_the_page_on_ensembles():
