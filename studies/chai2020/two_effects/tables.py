@@ -230,56 +230,22 @@ def _middle(ratios: Ratios) -> str:
 
 def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[str]:
     """What speaks against the simple reading, with the numbers of this run."""
-
-    def have(*variants: str) -> bool:
-        return all((BASE, variant) in groups for variant in variants)
-
-    def highest(a: str) -> str:
-        found = eigenvalue_ratios(groups, a, "none", "highest")
-        return _lows({seed: (1 / low, 1 / low) for seed, (low, _) in found.items()})
-
-    def raised(a: str, end: str) -> str:
-        return _lows(eigenvalue_ratios(groups, a, "none", end))
-
-    def rate(a: str) -> str:
-        return _lows(rate_ratios(groups, a, "none"))
-
-    def speed(a: str) -> str:
-        return _lows(speed_ratios(groups, a, "none"))
-
     found = []
-    if have("none", "center"):
+    if _have(groups, "none", "center"):
+        lowered = eigenvalue_ratios(groups, "center", "none", "highest")
+        factor = _lows({seed: (1 / low, 1 / low) for seed, (low, _) in lowered.items()})
         found.append(
-            f"Centring alone divides the largest eigenvalue of R by {highest('center')} and "
-            f"multiplies the highest stable rate by {rate('center')}."
+            f"Centring alone divides the largest eigenvalue of R by {factor} and multiplies the "
+            f"highest stable rate by {_rate(groups, 'center')}."
         )
-    if have("none", "frozen", "full"):
-        found.append(
-            "With statistics frozen at the first batch the spectrum at the start is that of full "
-            f"BatchNorm; the speed is {speed('frozen')} times that of no normalization (full: "
-            f"{speed('full')}), but the highest stable rate is {rate('frozen')} times that of no "
-            f"normalization (full: {rate('full')})."
+    found += _controls(groups)
+    if _have(groups, "none", "amplify"):
+        lowest, median = (
+            _lows(eigenvalue_ratios(groups, "amplify", "none", end)) for end in ("lowest", "median")
         )
-    if have("none", "layer"):
         found.append(
-            "One scalar for the whole layer, which leaves the spread of R unchanged, multiplies "
-            f"the highest stable rate by {rate('layer')}."
-        )
-    if have("none", "equal_power"):
-        found.append(
-            "Equalising the channels without changing the power of the layer multiplies the speed "
-            f"by {speed('equal_power')} and the highest stable rate by {rate('equal_power')}."
-        )
-    if have("none", "detached"):
-        found.append(
-            "Live statistics without a gradient through them multiply the highest stable rate by "
-            f"{rate('detached')}."
-        )
-    if have("none", "amplify"):
-        found.append(
-            f"Amplifying multiplies the smallest eigenvalue by {raised('amplify', 'lowest')} and "
-            f"the median one by {raised('amplify', 'median')}: the smallest alone does not explain "
-            "the gain in speed."
+            f"Amplifying multiplies the smallest eigenvalue by {lowest} and the median one by "
+            f"{median}: the smallest alone does not explain the gain in speed."
         )
     found.extend(
         "Taken as the network's highest stable rate, 2 / λmax(R) of the layer where it is smallest "
@@ -289,6 +255,48 @@ def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[st
         if candidate.name == "R at the start"
     )
     return found + _learned_nothing(groups)
+
+
+def _controls(groups: Groups) -> list[str]:
+    """Sentences on the variants that separate the spectrum from how it is reached."""
+    found = []
+    if _have(groups, "none", "frozen", "full"):
+        found.append(
+            "With statistics frozen at the first batch the spectrum at the start is that of full "
+            f"BatchNorm; the speed is {_speed(groups, 'frozen')} times that of no normalization "
+            f"(full: {_speed(groups, 'full')}), but the highest stable rate is "
+            f"{_rate(groups, 'frozen')} times that of no normalization (full: "
+            f"{_rate(groups, 'full')})."
+        )
+    if _have(groups, "none", "layer"):
+        found.append(
+            "One scalar for the whole layer, which leaves the spread of R unchanged, multiplies "
+            f"the highest stable rate by {_rate(groups, 'layer')}."
+        )
+    if _have(groups, "none", "equal_power"):
+        found.append(
+            "Equalising the channels without changing the power of the layer multiplies the speed "
+            f"by {_speed(groups, 'equal_power')} and the highest stable rate by "
+            f"{_rate(groups, 'equal_power')}."
+        )
+    if _have(groups, "none", "detached"):
+        found.append(
+            "Live statistics without a gradient through them multiply the highest stable rate by "
+            f"{_rate(groups, 'detached')}."
+        )
+    return found
+
+
+def _have(groups: Groups, *variants: str) -> bool:
+    return all((BASE, variant) in groups for variant in variants)
+
+
+def _rate(groups: Groups, variant: str) -> str:
+    return _lows(rate_ratios(groups, variant, "none"))
+
+
+def _speed(groups: Groups, variant: str) -> str:
+    return _lows(speed_ratios(groups, variant, "none"))
 
 
 def _lows(ratios: Ratios) -> str:
