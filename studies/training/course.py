@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnnbridge.layers.isolation import unchanged
 from studies.training.sgd import batch_order
 
 __all__ = ["features_are_constant", "train_course"]
@@ -90,18 +91,15 @@ def features_are_constant(
 ) -> bool:
     """Whether the output of a module, or of the model, is the same for every image of a batch.
 
-    Buffers such as running statistics are put back, so that looking changes nothing.
+    The model is left as it was, running statistics and random numbers included.
     """
     seen: list[torch.Tensor] = []
     handle = (features or model).register_forward_hook(lambda _, __, out: seen.append(out))
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
     try:
-        with torch.random.fork_rng():
+        with unchanged(model):
             model(images)
     finally:
         handle.remove()
-        for name, b in model.named_buffers():
-            b.copy_(buffers[name])
     out = seen[-1].flatten(1)
     spread = (out.amax(0) - out.amin(0)).max()
     return bool(spread <= 1e-6 * out.abs().max().clamp(min=1e-6))
