@@ -262,7 +262,7 @@ def run(
     if algorithm.scale_free:
         rest = algorithm.regularisation
         given = None if rest is None else getattr(algorithm, rest.name)
-        u, d, exponent = _moderate(u, d, given)
+        u, d, exponent = _moderate(_native(u), _native(d), given)
         if rest is not None:
             value = _regularisation(rest, given, u, taps, exponent)
             changes: dict[str, Any] = {rest.name: value}
@@ -310,6 +310,14 @@ def predict(
     0.666666667
     """
     return algorithm.predict(problem, steps=steps, w0=w0)
+
+
+def _native(a: ArrayLike) -> Array:
+    """Integers as doubles and foreign byte order as the machine's; anything else as it is."""
+    array = np.asarray(a)
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _moderate(

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import numpy as np
+
+import adaptive
+
 
 def run_python(code):
     return subprocess.run(
@@ -32,3 +36,68 @@ def test_nothing_compiles_at_import():
         "assert len(kernels) >= 3 and not any(f.signatures for f in kernels)\n"
     )
     assert result.returncode == 0, result.stderr
+
+
+FIRST_PAGE = [
+    "LMS",
+    "NLMS",
+    "RLS",
+    "AffineProjection",
+    "BlockLMS",
+    "FrequencyDomainLMS",
+    "LeakyLMS",
+    "MomentumLMS",
+    "PowerNormalizedLMS",
+    "SignDataLMS",
+    "SignErrorLMS",
+    "SignSignLMS",
+    "TransformDomainLMS",
+    "lms",
+    "nlms",
+    "rls",
+    "affine_projection",
+    "block_lms",
+    "frequency_domain_lms",
+    "leaky_lms",
+    "momentum_lms",
+    "power_normalized_lms",
+    "sign_data_lms",
+    "sign_error_lms",
+    "sign_sign_lms",
+    "transform_domain_lms",
+    "run",
+    "predict",
+    "predict_lms",
+    "predict_nlms",
+    "simulate",
+    "verdict",
+    "observed_edge",
+    "stability_map",
+    "natural_modes",
+    "stability_bounds",
+    "WienerProblem",
+    "SystemIdentification",
+    "AutoRegressive",
+    "GaussianRegressors",
+    "white",
+]
+ROOMS = ["minibatch", "results", "scenarios", "signals", "tracking"]
+
+
+def test_the_first_page_is_these_names_and_five_rooms():
+    assert sorted(adaptive.__all__) == sorted(FIRST_PAGE + ROOMS)
+    assert all(callable(getattr(adaptive, name)) for name in FIRST_PAGE)
+
+
+def test_what_functions_return_is_in_results():
+    problem = adaptive.WienerProblem(R=[[1.0]], P=[1.0], d_power=1.1)
+    ones = np.ones(8)
+    for record in (
+        adaptive.lms(ones, ones, mu=0.1, taps=1),
+        adaptive.predict_lms(problem, mu=0.1, steps=2),
+        adaptive.stability_bounds([[1.0]]),
+        adaptive.NLMS(mu=0.1, eps=0.1).bounds([[1.0]]),
+        adaptive.stability_map(taps=2, spreads=[1.0], mus=[0.1]),
+        adaptive.tracking.optimal_mu(problem, Q=[[1e-4]]),
+    ):
+        assert type(record).__module__ == "adaptive.results"
