@@ -49,11 +49,6 @@ class SharpnessTrack:
     loss: Array = field(repr=False)
 
     @property
-    def learning_rate(self) -> float:
-        """SGD's learning rate."""
-        return self.sgd.lr
-
-    @property
     def reached_at(self) -> int | None:
         """First measured step at which the Hessian's sharpness is at the edge or above, or None."""
         at = np.flatnonzero(self.hessian >= self.edge)

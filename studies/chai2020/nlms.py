@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import cnnbridge
-from cnnbridge import FirstStep, SplitBatchNorm
+from cnnbridge import SplitBatchNorm
+from cnnbridge.results import FirstStep
 from studies.training.networks import PlainVGG
 
 __all__ = ["adjacent", "compare", "distance_from_lms"]
@@ -43,7 +44,7 @@ def compare(model: PlainVGG, images: torch.Tensor, labels: torch.Tensor) -> list
     Returns
     -------
     One mapping for each layer: ``position``, ``layer``; ``difference``, ``minimum_norm`` and
-    ``radial`` as in ``cnnbridge.FirstStep``; ``lms``, see ``distance_from_lms``.
+    ``radial`` as in ``cnnbridge.results.FirstStep``; ``lms``, see ``distance_from_lms``.
     """
     rows = []
     for layer, norm, conv in adjacent(model):

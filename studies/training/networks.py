@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cnnbridge import NORMALIZATION_VARIANTS, SplitBatchNorm
+from cnnbridge import SplitBatchNorm
+from cnnbridge.normalization import NORMALIZATION_VARIANTS
 
 __all__ = [
     "INITS",
@@ -81,7 +82,7 @@ class PlainVGG(nn.Module):
     ----------
     channels, classes : of the images.
     widths : output channels of the six convolutions.
-    variant : a name in ``cnnbridge.NORMALIZATION_VARIANTS``.
+    variant : a name in ``cnnbridge.normalization.NORMALIZATION_VARIANTS``.
     position : "pre" for conv - ReLU (- pool) - normalization, which is what the next layer sees;
         "post" for conv - normalization - ReLU (- pool).
     head : the linear layer sees the last maps averaged to head x head pixels.
@@ -137,7 +138,7 @@ class SmallResNet(nn.Module):
     channels, classes : of the images.
     widths : output channels of the blocks' six convolutions; the first layer is as wide as the
         first of them.
-    variant : a name in ``cnnbridge.NORMALIZATION_VARIANTS``.
+    variant : a name in ``cnnbridge.normalization.NORMALIZATION_VARIANTS``.
     head : the linear layer sees the last maps averaged to head x head pixels.
 
     Raises

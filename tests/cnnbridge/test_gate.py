@@ -17,9 +17,9 @@ from cnnbridge import (
     patch_moments,
     predict_layer,
     sampled_autocorrelation,
-    taps_per_output,
     unfold_patches,
 )
+from cnnbridge.layers.patches import taps_per_output
 
 CONV = nn.Conv2d(1, 2, 3)
 READERS = {

@@ -9,6 +9,7 @@ from torch import nn
 
 import cnnbridge
 from cnnbridge.layers.isolation import same_bits
+from cnnbridge.normalization import nlms_departure
 
 
 class Net(nn.Module):
@@ -145,7 +146,7 @@ def run_first_step(model, loss):
 
 
 def run_departure(model, loss):
-    cnnbridge.nlms_departure(model, "bn", "conv2", [data(), data()], loss, lr=0.1)
+    nlms_departure(model, "bn", "conv2", [data(), data()], loss, lr=0.1)
 
 
 def run_departures(model, loss):

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from cnnbridge import SplitBatchNorm, channel_divisor
+from cnnbridge import SplitBatchNorm
+from cnnbridge.normalization import channel_divisor
 from studies.training.networks import PlainVGG
 
 __all__ = ["effective_weights", "nlms_twin"]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import cnnbridge
+from cnnbridge.results import LayerPrediction, Observation
 from studies.chai2020.conv_modes import Cell
 from studies.chai2020.conv_modes.records import Edge, Layer
 from studies.training.images import tensors
@@ -92,14 +93,12 @@ def study_layer(student: nn.Conv2d, x: torch.Tensor, target: torch.Tensor, cell:
     """
     exact = copy.deepcopy(student).double()
     inputs, wanted = x.double(), target.double()
-    problems = cnnbridge.layer_problems(exact, inputs, wanted)
-    bound = cnnbridge.learning_rate_bounds(problems, exact.out_channels).mean
+    task = cnnbridge.LayerTask(exact, inputs, wanted)
+    bound = task.bounds().mean
     lr = cell.lr_fraction * bound
-    prediction = cnnbridge.predict_layer(exact, inputs, wanted, lr=lr, steps=cell.steps)
-    float64, float32 = (
-        cnnbridge.observe_layer(conv, u, d, lr=lr, steps=cell.steps, basis=prediction)
-        for conv, u, d in ((exact, inputs, wanted), (student, x, target))
-    )
+    prediction = task.predict(lr, cell.steps)
+    float64 = task.observe(lr, cell.steps)
+    float32 = cnnbridge.LayerTask(student, x, target).observe(lr, cell.steps)
     tau, stationary = prediction.time_constants, prediction.stationary
     selected, labels = _select(
         prediction.eigenvalues, stationary, tau, prediction.modes[0], cell.steps
@@ -119,47 +118,39 @@ def study_layer(student: nn.Conv2d, x: torch.Tensor, target: torch.Tensor, cell:
         selected_labels=labels,
         selected_tau=tau[outputs // share, modes],
         predicted_modes=prediction.modes[:, outputs, modes],
-        observed_modes=float64.modes[:, outputs, modes],
+        observed_modes=prediction.project(float64)[:, outputs, modes],
         predicted_loss=prediction.loss,
         observed_loss=float64.loss,
         mode_error=_mode_error(prediction, float64),
         mode_error_float32=_mode_error(prediction, float32),
         fastest=float(tau[~stationary].min()),
         slowest=float(tau[~stationary].max()),
-        edges=tuple(_edge(exact, inputs, wanted, beta, cell) for beta in cell.edge_momenta),
+        edges=tuple(_edge(task, beta, cell) for beta in cell.edge_momenta),
     )
 
 
-def _mode_error(
-    prediction: cnnbridge.LayerPrediction, observation: cnnbridge.LayerObservation
-) -> Array:
+def _mode_error(prediction: LayerPrediction, observation: Observation) -> Array:
     """(M, L) largest error of each mode over the whole run; inf if the run diverged."""
     if observation.diverged_at is not None:
         return np.full(prediction.modes.shape[1:], np.inf)
     return cnnbridge.compare(prediction, observation).mode_error
 
 
-def _edge(
-    conv: nn.Conv2d, x: torch.Tensor, target: torch.Tensor, momentum: float, cell: Cell
-) -> Edge:
+def _edge(task: cnnbridge.LayerTask, momentum: float, cell: Cell) -> Edge:
     """The learning rate at which training starts to diverge, and the growth around it."""
-    found = cnnbridge.bisect_edge(conv, x, target, momentum=momentum, steps=cell.edge_steps)
-    problems = cnnbridge.layer_problems(conv, x, target)
-    bound = cnnbridge.learning_rate_bounds(problems, conv.out_channels, momentum=momentum).mean
+    sgd = cnnbridge.SGD(0.01, momentum)
+    found = task.edge(sgd, steps=cell.edge_steps)
+    bound = task.bounds(sgd).mean
     # denser near the edge, where the growth with momentum changes abruptly
     offsets = np.array([0.001, 0.0025, 0.005, 0.01, 0.02, 0.03])
     rates = bound * np.concatenate([1 - offsets[::-1], [1.0], 1 + offsets])
     predicted, observed = [], []
     for lr in rates:
-        near = cnnbridge.predict_layer(
-            conv, x, target, lr=lr, steps=cell.growth_steps, momentum=momentum
-        )
-        seen = cnnbridge.observe_layer(
-            conv, x, target, lr=lr, steps=cell.growth_steps, momentum=momentum, basis=near
-        )
+        near = task.predict(sgd.at(lr), cell.growth_steps)
+        seen = near.project(task.observe(sgd.at(lr), cell.growth_steps))
         group, mode = np.unravel_index(np.argmax(near.eigenvalues), near.eigenvalues.shape)
-        share = conv.out_channels // conv.groups
-        path = seen.modes[:, group * share : (group + 1) * share, mode]
+        share = task.geometry.out_channels // task.geometry.groups
+        path = seen[:, group * share : (group + 1) * share, mode]
         predicted.append(near.factors[group, mode])
         observed.append(growth(path, order=1 if momentum == 0 else 2))
     return Edge(momentum, bound, found.lr, rates, np.asarray(predicted), np.asarray(observed))

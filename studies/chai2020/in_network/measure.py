@@ -11,6 +11,9 @@ from scipy import stats
 from torch import nn
 
 import cnnbridge
+from cnnbridge.learning.one_layer import CURVATURES as READINGS
+from cnnbridge.learning.one_layer import Curvature
+from cnnbridge.results import Comparison, Observation, Prediction
 from studies.chai2020.in_network import Cell, level_name
 from studies.training.images import tensors
 from studies.training.networks import SmallCNN, conv_layers, draw_weights
@@ -20,7 +23,7 @@ __all__ = ["half_times", "measure", "rank_correlation"]
 
 Array = np.ndarray
 
-AUDITED = ("gauss_newton", "scalar")
+AUDITED: tuple[Curvature, ...] = ("gauss_newton", "scalar")
 # in float32, a mode that moved less than this fraction of the farthest one is rounding noise
 MOVED = 1e-5
 LOSS = nn.CrossEntropyLoss()
@@ -78,39 +81,39 @@ def _to_checkpoint(
 
 
 def _levels(cell: Cell, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-    bound = 2 / cnnbridge.sharpness(model, x, y, LOSS, kind="gauss_newton")
+    task = cnnbridge.NetworkTask(model, (x, y), LOSS)
+    bound = 2 / task.sharpness("gauss_newton")
     lr = cell.fraction * bound
-    run = cnnbridge.observe_network(model, x, y, LOSS, lr=lr, steps=cell.steps)
+    run = task.observe(lr, cell.steps)
     found: dict[str, Any] = {"bound": bound, "lr": lr, "loss": run.loss, "network": {}}
     for h in (None, *cell.relinearize):
-        prediction = cnnbridge.predict_network(
-            model, x, y, LOSS, lr=lr, steps=cell.steps, relinearize=h
-        )
+        prediction = task.predict(lr, cell.steps, relinearize=h)
         found["network"][level_name(h)] = _outcome(cnnbridge.compare(prediction, run))
     found["layers"] = {}
     for layer in conv_layers(model):
-        alone = cnnbridge.compare_in_place(model, layer, x, y, LOSS, lr=lr, steps=cell.steps)
-        here = _part(run, model, layer, alone.observation.names)
+        alone = task.layer(layer)
+        frozen, here = alone.observe(lr, cell.steps), _part(run, model, layer, alone.names)
+        predictions = {name: alone.predict(lr, cell.steps, curvature=name) for name in READINGS}
         found["layers"][layer] = {
             "frozen": {
-                name: _outcome(result) | _by_mode(alone.predictions[name], result)
-                for name, result in alone.comparisons.items()
+                name: _by_mode(cnnbridge.compare(prediction, frozen))
+                for name, prediction in predictions.items()
             },
             "learning": {
                 name: _outcome(cnnbridge.compare(prediction, here))
-                for name, prediction in alone.predictions.items()
+                for name, prediction in predictions.items()
             },
-            "modes": _natural_modes(alone.predictions["scalar"], here),
+            "modes": _natural_modes(predictions["scalar"], here),
         }
     if cell.audit_steps:
         found["audits"] = {
-            layer: {reading: _audit(cell, model, layer, x, y, lr, reading) for reading in AUDITED}
+            layer: {reading: _audit(task.layer(layer), lr, cell, reading) for reading in AUDITED}
             for layer in conv_layers(model)
         }
     return found
 
 
-def _outcome(result: cnnbridge.Comparison) -> dict[str, Any]:
+def _outcome(result: Comparison) -> dict[str, Any]:
     """Keep the errors of a comparison by step, and its horizons by tolerance."""
     return {
         "error": result.displacement_error,
@@ -120,15 +123,12 @@ def _outcome(result: cnnbridge.Comparison) -> dict[str, Any]:
     }
 
 
-def _by_mode(
-    prediction: cnnbridge.NetworkPrediction, result: cnnbridge.Comparison
-) -> dict[str, Array]:
-    return {"eigenvalues": prediction.eigenvalues, "mode_error": result.mode_error}
+def _by_mode(result: Comparison) -> dict[str, Any]:
+    modes = {"eigenvalues": result.prediction.eigenvalues, "mode_error": result.mode_error}
+    return _outcome(result) | modes
 
 
-def _part(
-    run: cnnbridge.NetworkObservation, model: nn.Module, layer: str, names: tuple[str, ...]
-) -> cnnbridge.NetworkObservation:
+def _part(run: Observation, model: nn.Module, layer: str, names: tuple[str, ...]) -> Observation:
     """Restrict the training of all layers to the weights of one."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     ends = dict(zip(run.names, np.cumsum([sizes[name] for name in run.names]), strict=True))
@@ -138,9 +138,7 @@ def _part(
     )
 
 
-def _natural_modes(
-    plain: cnnbridge.NetworkPrediction, run: cnnbridge.NetworkObservation
-) -> dict[str, Any]:
+def _natural_modes(plain: Prediction, run: Observation) -> dict[str, Any]:
     """Measure when and how far each natural mode of R moves, and what the plain reading predicts.
 
     Returns ``eigenvalues`` (K,) in units of the largest; ``half_time`` and ``predicted_half_time``
@@ -217,23 +215,8 @@ def rank_correlation(a: Array, b: Array) -> float:
 
 
 def _audit(
-    cell: Cell,
-    model: nn.Module,
-    layer: str,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    lr: float,
-    reading: str,
+    task: cnnbridge.NetworkTask, lr: float, cell: Cell, reading: Curvature
 ) -> dict[str, Any]:
-    result = cnnbridge.audit(
-        model,
-        layer,
-        x,
-        y,
-        LOSS,
-        lr=lr,
-        steps=cell.audit_steps,
-        curvature=reading,  # type: ignore[arg-type]
-    )
+    result = task.audit(lr, cell.audit_steps, curvature=reading)
     kept = ("parts", "error", "shares", "sizes", "drift", "residue")
     return {name: getattr(result, name) for name in kept}

@@ -11,6 +11,7 @@ from torch import nn
 
 import cnnbridge
 from cnnbridge import SplitBatchNorm
+from cnnbridge.normalization import trace_ceiling
 from studies.chai2020.spectra import Cell
 from studies.chai2020.spectra.sites import Ends, Site
 from studies.training.images import tensors
@@ -103,7 +104,7 @@ def study_site(
         low={name: s.low[0] for name, s in spectra.items() if s.low is not None},
         high={name: s.high[0] for name, s in spectra.items() if s.high is not None},
         deviations=x.std(dim=(0, 2, 3), correction=0).cpu().numpy(),
-        ceiling=cnnbridge.trace_ceiling(conv, *x.shape[2:]).guaranteed,
+        ceiling=trace_ceiling(conv, *x.shape[2:]).guaranteed,
     )
 
 

@@ -85,7 +85,7 @@ class Cell:
     ----------
     images : what it is trained on.
     rates : the grid on which the highest stable rate is searched.
-    variant : a name in ``cnnbridge.NORMALIZATION_VARIANTS``.
+    variant : a name in ``cnnbridge.normalization.NORMALIZATION_VARIANTS``.
     seed : of the weights and of the order of the images.
     network : "plain" is ``PlainVGG``; "residual" is ``SmallResNet``, which has no position.
     init, position, head, widths : of the network, see there and ``draw_weights``.

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from cnnbridge import NORMALIZATION_VARIANTS, SplitBatchNorm
+from cnnbridge import SplitBatchNorm
+from cnnbridge.normalization import NORMALIZATION_VARIANTS
 from studies.related.degree import Form
 
 __all__ = ["build", "loss_of"]

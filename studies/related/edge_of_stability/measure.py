@@ -43,13 +43,11 @@ def follow(images: torch.Tensor, labels: torch.Tensor, classes: int, cell: Cell)
         for name, values in inputs.items():
             values.append(lms_curvature(model, name, images))
 
-    track = cnnbridge.track_sharpness(
-        network(images, classes, cell.widths, cell.seed),
-        images,
-        nn.functional.one_hot(labels, classes).to(images),
-        nn.MSELoss(),
-        lr=cell.lr,
-        steps=cell.steps,
+    wanted = nn.functional.one_hot(labels, classes).to(images)
+    model = network(images, classes, cell.widths, cell.seed)
+    track = cnnbridge.NetworkTask(model, (images, wanted), nn.MSELoss()).track(
+        cell.lr,
+        cell.steps,
         every=max(cell.steps // cell.measurements, 1),
         layers=cell.layers,
         watch=watch,

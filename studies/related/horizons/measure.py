@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 import cnnbridge
+from cnnbridge.results import Comparison
 from studies.related.horizons import EVERY, LAYERS, TOLERANCES, Cell
 from studies.training.images import tensors
 from studies.training.networks import SmallCNN
@@ -34,22 +35,19 @@ def measure(cell: Cell) -> dict[str, Any]:
         trained = 0
         if cell.start == "checkpoint":
             trained = train_below(model, x, y, cell.until)
-        loss = nn.CrossEntropyLoss()
-        bound = 2 / cnnbridge.sharpness(model, x, y, loss, kind="gauss_newton")
+        task = cnnbridge.NetworkTask(model, (x, y), nn.CrossEntropyLoss())
+        bound = 2 / task.sharpness("gauss_newton")
         lr, steps = cell.fraction * bound, cell.steps
-        run = cnnbridge.observe_network(model, x, y, loss, lr=lr, steps=steps)
+        run = task.observe(lr, steps)
         found = {}
         for name, h in _readings(cell.all_levels):
-            prediction = cnnbridge.predict_network(
-                model, x, y, loss, lr=lr, steps=steps, relinearize=h
-            )
+            prediction = task.predict(lr, steps, relinearize=h)
             found[name] = _compared(cnnbridge.compare(prediction, run, TOLERANCES))
         losses = run.loss
         for layer in LAYERS if cell.all_levels else ():
-            run = cnnbridge.observe_network(model, x, y, loss, lr=lr, steps=steps, layer=layer)
-            prediction = cnnbridge.predict_in_place(
-                model, layer, x, y, loss, lr=lr, steps=steps, full_modes=False
-            )
+            alone = task.layer(layer)
+            run = alone.observe(lr, steps)
+            prediction = alone.predict(lr, steps, full_modes=False)
             found[layer] = _compared(cnnbridge.compare(prediction, run, TOLERANCES))
     return {"trained": trained, "bound": bound, "lr": lr, "loss": losses, "readings": found}
 
@@ -61,7 +59,7 @@ def _readings(all_levels: bool) -> Iterator[tuple[str, int | None]]:
         yield f"h = {h}", h
 
 
-def _compared(comparison: cnnbridge.Comparison) -> dict[str, Any]:
+def _compared(comparison: Comparison) -> dict[str, Any]:
     return {
         "error": comparison.displacement_error,
         "skill": comparison.skill,

@@ -7,14 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cnnbridge import (
-    Geometry,
-    group_weights,
-    output_size,
-    patch_autocorrelation,
-    taps_per_output,
-    unfold_patches,
-)
+from cnnbridge import Geometry, group_weights, patch_autocorrelation, unfold_patches
+from cnnbridge.layers.geometry import output_size
+from cnnbridge.layers.patches import taps_per_output
 from cnnbridge.statistics.autocorrelation import Moments
 from tests.oracles import naive_patches as naive
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import cnnbridge
+from cnnbridge.normalization import nlms_departure
 from tests.cnnbridge.learning import calls
 
 CE = nn.CrossEntropyLoss()
@@ -101,7 +102,7 @@ ENTRIES = {
         cnnbridge.first_step_is_nlms(m, "bn", "conv", x, y, CE, lr=0.1).g_sgd
     ),
     "nlms_departure": lambda m, x, y: (
-        cnnbridge.nlms_departure(m, "after", "conv", [(x, y)] * 3, CE, lr=0.1).step
+        nlms_departure(m, "after", "conv", [(x, y)] * 3, CE, lr=0.1).step
     ),
     "nlms_departures": lambda m, x, y: (
         cnnbridge.nlms_departures(
@@ -192,8 +193,8 @@ def test_autocast_does_not_keep_the_weights_of_the_first_step():
     """The layer's own deviation follows its weights, which a cache of them would hide."""
     x, y = data()
     with torch.autocast("cpu", torch.bfloat16):
-        moving = cnnbridge.nlms_departure(Net(), "after", "conv", [(x, y)] * 3, CE, lr=1.0)
-    exact = cnnbridge.nlms_departure(Net(), "after", "conv", [(x, y)] * 3, CE, lr=1.0)
+        moving = nlms_departure(Net(), "after", "conv", [(x, y)] * 3, CE, lr=1.0)
+    exact = nlms_departure(Net(), "after", "conv", [(x, y)] * 3, CE, lr=1.0)
     np.testing.assert_allclose(moving.loss, exact.loss, rtol=0.05)
     assert np.abs(np.diff(moving.loss)).min() > 1e-2
 
@@ -235,8 +236,8 @@ def test_shared_weights_where_one_use_is_wanted():
         calls.audit(Loop(), "conv", x, y, CE, lr=0.1, steps=2)
     model = Loop()
     model.bn = nn.BatchNorm2d(2)
-    for call in (cnnbridge.first_step_is_nlms, cnnbridge.nlms_departure):
-        given = {"batches": [(x, y)] * 2} if call is cnnbridge.nlms_departure else {}
+    for call in (cnnbridge.first_step_is_nlms, nlms_departure):
+        given = {"batches": [(x, y)] * 2} if call is nlms_departure else {}
         given = given or {"x": x, "target": y}
         with pytest.raises(ValueError, match="conv must be used once in a forward pass; got 'con"):
             call(model, "bn", "conv", **given, loss_fn=CE, lr=0.1)

@@ -14,15 +14,10 @@ import torch
 from torch import nn
 
 from benchmarks import monitor_overhead
-from cnnbridge import (
-    LayerReading,
-    Monitor,
-    layer_problem,
-    learning_rate_bounds,
-    lightning_callback,
-    patch_autocorrelation,
-)
+from cnnbridge import Monitor, layer_problem, learning_rate_bounds, patch_autocorrelation
+from cnnbridge.monitor.lightning import lightning_callback
 from cnnbridge.monitor.reading import BOUND, steps_to_e
+from cnnbridge.results import LayerReading
 
 
 class Net(nn.Module):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbridge import Geometry, SplitBatchNorm, first_step_is_nlms, group_weights, nlms_departure
+from cnnbridge import Geometry, SplitBatchNorm, first_step_is_nlms, group_weights
+from cnnbridge.normalization import nlms_departure
 from tests.cnnbridge.layers.test_patches import oracle
 from tests.oracles.kinds import KINDS
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbridge import NORMALIZATION_VARIANTS, SplitBatchNorm, channel_divisor, convert_batch_norm
+from cnnbridge import SplitBatchNorm, convert_batch_norm
+from cnnbridge.normalization import NORMALIZATION_VARIANTS, channel_divisor
 
 # two weak channels, one strong one, none of them centred
 SCALE = torch.tensor([0.1, 0.5, 10.0])

@@ -5,14 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbridge import (
-    NORMALIZATION_VARIANTS,
-    SplitBatchNorm,
-    first_step_is_nlms,
-    nlms_departure,
-    nlms_departures,
-    unfold_patches,
-)
+from cnnbridge import SplitBatchNorm, first_step_is_nlms, nlms_departures, unfold_patches
+from cnnbridge.normalization import NORMALIZATION_VARIANTS, nlms_departure
 
 
 def data(n=6, channels=3, size=7, seed=0, classes=5):

@@ -8,19 +8,21 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cnnbridge import (
-    NORMALIZATION_VARIANTS,
-    NORMALIZATIONS,
     Geometry,
     SplitBatchNorm,
-    channel_divisor,
     compare_normalizations,
-    interlacing_bounds,
-    ostrowski_interval,
     patch_autocorrelation,
     patch_moments,
+    unfold_patches,
+)
+from cnnbridge.normalization import (
+    NORMALIZATION_VARIANTS,
+    NORMALIZATIONS,
+    channel_divisor,
+    interlacing_bounds,
+    ostrowski_interval,
     pixel_weights,
     trace_ceiling,
-    unfold_patches,
     van_der_sluis_factor,
     weight_standardization,
     zca_whitening,

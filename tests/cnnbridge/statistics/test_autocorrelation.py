@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cnnbridge import choose_method, patch_autocorrelation, sampled_autocorrelation, unfold_patches
+from cnnbridge import patch_autocorrelation, sampled_autocorrelation, unfold_patches
 from cnnbridge.statistics import autocorrelation
 from cnnbridge.statistics import lags as _lags
+from cnnbridge.statistics.autocorrelation import choose_method
 from tests.cnnbridge.layers.test_patches import images
 
 CONV = nn.Conv2d(2, 4, 3, padding=1, stride=2)

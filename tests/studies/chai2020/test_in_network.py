@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-import cnnbridge
 from studies.chai2020.in_network import (
     PRESETS,
     READ_AT,
@@ -26,6 +25,7 @@ from studies.chai2020.in_network.tables import level_rows, top_part
 from studies.engine.runner import run
 from studies.training.images import Images
 from studies.training.networks import SmallCNN, draw_weights
+from tests.cnnbridge.learning.calls import observe_network, predict_in_place
 from tests.studies.engine.test_report import assert_self_contained
 
 IMAGES = Images(limit=64, size=8)
@@ -106,7 +106,7 @@ def test_a_layer_of_the_whole_training_is_that_of_torch():
     torch.manual_seed(0)
     model = SmallCNN(1, 3, 2, batch_norm=True).double().train()
     x, y = torch.randn(6, 1, 8, 8).double(), torch.arange(6) % 3
-    run = cnnbridge.observe_network(model, x, y, nn.CrossEntropyLoss(), lr=0.1, steps=3)
+    run = observe_network(model, x, y, nn.CrossEntropyLoss(), lr=0.1, steps=3)
     part = measuring._part(run, model, "conv2", ("conv2.weight",))
     start = model.conv2.weight.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -125,10 +125,8 @@ def test_where_the_plain_reading_is_exact_so_are_the_modes():
     model = nn.Sequential(nn.Conv2d(2, 3, 2)).double()
     x, y = torch.randn(5, 2, 4, 4).double(), torch.randn(5, 3, 3, 3).double()
     settings = {"lr": 0.3, "steps": 200}
-    plain = cnnbridge.predict_in_place(
-        model, "0", x, y, nn.MSELoss(), curvature="scalar", **settings
-    )
-    run = cnnbridge.observe_network(model, x, y, nn.MSELoss(), **settings)
+    plain = predict_in_place(model, "0", x, y, nn.MSELoss(), curvature="scalar", **settings)
+    run = observe_network(model, x, y, nn.MSELoss(), **settings)
     found = measuring._natural_modes(plain, run)
     assert len(found["eigenvalues"]) == 9
     np.testing.assert_allclose(found["half_time"], found["predicted_half_time"], rtol=1e-6)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import cnnbridge
+from cnnbridge.results import FirstStep
 from studies.chai2020 import nlms
 from studies.chai2020.nlms_checks import equality, step_rows
 from studies.training.networks import PlainVGG, draw_weights
@@ -39,7 +40,7 @@ def test_steps_of_a_network(position):
 
 def test_distance_from_lms_by_hand():
     # two input channels of power 1 and 4, one output, one tap: the step of LMS is (1, 4) x NLMS
-    step = cnnbridge.FirstStep(
+    step = FirstStep(
         position="before",
         g=np.zeros((1, 1, 2)),
         g_sgd=np.array([[[1.0, 1.0]]]),

@@ -18,6 +18,7 @@ from studies.related.horizons.tables import horizon_text
 from studies.training.images import Images, tensors
 from studies.training.networks import SmallCNN
 from studies.training.sgd import train_below
+from tests.cnnbridge.learning.calls import observe_network, predict_in_place, predict_network
 
 TINY = horizons.Config(
     "tiny",
@@ -64,16 +65,16 @@ def test_a_cell_is_what_the_bridge_says():
     assert found["bound"] == pytest.approx(bound)
     assert found["lr"] == pytest.approx(0.2 * bound)
     kwargs = {"lr": found["lr"], "steps": 8}
-    run = cnnbridge.observe_network(model, images, labels, loss, **kwargs)
+    run = observe_network(model, images, labels, loss, **kwargs)
     for name, h in (("level 3", None), ("h = 2", 2)):
-        prediction = cnnbridge.predict_network(model, images, labels, loss, relinearize=h, **kwargs)
+        prediction = predict_network(model, images, labels, loss, relinearize=h, **kwargs)
         known, wanted = found["readings"][name], cnnbridge.compare(prediction, run)
         np.testing.assert_allclose(known["error"], wanted.displacement_error, atol=1e-6)
         np.testing.assert_allclose(known["skill"], wanted.skill, atol=1e-4)
         assert known["horizons"] == list(wanted.horizon.values())
-    run = cnnbridge.observe_network(model, images, labels, loss, layer="conv2", **kwargs)
+    run = observe_network(model, images, labels, loss, layer="conv2", **kwargs)
     moved = np.linalg.norm(run.displacement[8])
-    prediction = cnnbridge.predict_in_place(model, "conv2", images, labels, loss, **kwargs)
+    prediction = predict_in_place(model, "conv2", images, labels, loss, **kwargs)
     error = np.linalg.norm(prediction.displacement[8] - run.displacement[8]) / moved
     assert found["readings"]["conv2"]["error"][8] == pytest.approx(error, rel=1e-3)
 

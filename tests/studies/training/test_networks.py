@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cnnbridge import NORMALIZATION_VARIANTS
+from cnnbridge.normalization import NORMALIZATION_VARIANTS
 from studies.training.networks import PlainVGG, SmallCNN, SmallResNet, conv_layers, draw_weights
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
