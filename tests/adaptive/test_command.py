@@ -13,7 +13,7 @@ import pytest
 import scipy.io.wavfile
 
 import adaptive
-from adaptive import __main__ as command
+from adaptive import command
 from adaptive.files import commit
 
 SHORT = ["--steps", "60", "--runs", "40", "--threads", "1"]
@@ -178,7 +178,7 @@ def test_without_matplotlib_it_says_so_in_a_sentence(tmp_path):
         "        if name.split('.')[0] in ('torch', 'matplotlib', 'tqdm'):\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "from adaptive.__main__ import main\n"
+        "from adaptive.command import main\n"
         f"sys.exit(main(['--mu', '0.1', '--taps', '2', '--out', {str(tmp_path)!r}, *{SHORT!r}]))\n"
     )
     result = subprocess.run(
