@@ -1,6 +1,6 @@
 """Training on a finite data set, drawn at random: exact moments, and three different edges.
 
-Each step averages the gradients of a batch of examples drawn anew. Successive batches are
+Each step averages the gradients of a batch of freshly drawn examples. Successive batches are
 independent, so what is an assumption for a delay line is a fact here, and nothing is asked of the
 data: every expectation is a sum over the examples. An example is one regressor, or the positions
 of one image: R_i is then the mean of u u^H over its positions.
@@ -33,7 +33,7 @@ from adaptive.results import LearningCurve, LyapunovEdge, MinibatchEdges
 from adaptive.wiener import WienerProblem
 
 ASSUMPTION = (
-    "{batch} of {examples} examples drawn at random {how} for every step, anew and independently "
+    "{batch} of {examples} examples drawn at random {how} for every step, independently "
     "of the steps before; exact for any data. Passing through a shuffled data set without "
     "repetition (epochs) is not covered"
 )

@@ -251,7 +251,7 @@ def stability_map(ax: Axes, grid: StabilityMap) -> dict[str, Artist]:
 
     Parameters
     ----------
-    ax : where to draw; a colour bar is put beside it.
+    ax : where to draw; a colour bar is added next to it.
     grid : from :func:`adaptive.stability_map`, which computes it.
 
     Returns
@@ -268,7 +268,7 @@ def stability_map(ax: Axes, grid: StabilityMap) -> dict[str, Artist]:
         rasterized=True,
     )  # fmt: skip
     styles = {"mean": (ORANGE, "-"), "trace": ("#000000", ":"), "mean_square": ("#000000", "-")}
-    # two that coincide in places are still told apart: the dotted line is drawn last
+    # the dotted line is drawn last, so that two that coincide in places can be distinguished
     for name in sorted(grid.bounds, key=lambda b: styles.get(b, (GREY, "-"))[1] == ":"):
         colour, dash = styles.get(name, (GREY, "--"))
         (artists[name],) = ax.plot(

@@ -328,7 +328,7 @@ class LyapunovEdge:
 
 @dataclass(frozen=True)
 class MinibatchEdges:
-    """The three edges in units of mu, told apart; see the module's text.
+    """The three edges of mini-batch LMS, in units of mu; see ``adaptive.minibatch``.
 
     Attributes
     ----------

@@ -381,7 +381,7 @@ def _filtered(source: Process, h: Array, other_power: float) -> WienerProblem:
 def _draw_filtered(
     source: Process, h: Array, rng: np.random.Generator, samples: int
 ) -> tuple[Regressors, Array]:
-    """Delay line over the source, and h * x beside it."""
+    """Delay line over the source, and h * x."""
     past = max(source.taps, h.size) - 1
     x = source.signal(rng, samples + past)
     lines = delay_line(x[past - source.taps + 1 :], source.taps)

@@ -572,7 +572,7 @@ def _read_wav(path: Path) -> tuple[float, Array]:
         raise FileNotFoundError(f"{path} is not a file")
     try:
         with warnings.catch_warnings():
-            # chunks of text and pictures beside the sound are no concern; an early end is
+            # chunks of text and pictures do not matter; an early end does
             warnings.simplefilter("ignore", scipy.io.wavfile.WavFileWarning)
             warnings.filterwarnings("error", message="Reached EOF")
             rate, pcm = scipy.io.wavfile.read(path)

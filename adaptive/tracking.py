@@ -105,7 +105,7 @@ def optimal_mu(problem: WienerProblem, *, Q: ArrayLike) -> OptimalStep:
 
     Returns
     -------
-    OptimalStep: the minimum of :func:`tracking_emse`, and the textbook's beside it.
+    OptimalStep: the minimum of :func:`tracking_emse`, and the textbook's approximation.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def optimal_mu(problem: WienerProblem, *, Q: ArrayLike) -> OptimalStep:
     lam, walk, kappa = _excited(problem, Q)
     if not walk.sum() > 0:
         raise ValueError(
-            "Q must move a mode that the input excites; got none: on a system that stands still "
+            "Q must move a mode that the input excites; got none: on a system that does not move "
             "every smaller mu is better"
         )
     # below the edge by a factor from 1e-12 to 1: golden section in log mu

@@ -95,7 +95,7 @@ def parser() -> Parser:
     source.add_argument("--distribution", choices=DISTRIBUTIONS, help="of the innovations")
     source.add_argument("--frequencies", type=numbers, nargs="+", help="tones: cycles per sample")
     source.add_argument("--amplitudes", type=numbers, nargs="+", help="tones: (1)")
-    source.add_argument("--tone-noise", type=float, help="tones: white noise beside them (0.01)")
+    source.add_argument("--tone-noise", type=float, help="tones: power of added white noise (0.01)")
     source.add_argument("--wav", type=Path, help="wav: the file")
     source.add_argument("--channel", type=int, help="wav: which channel, from 0")
     return p

@@ -31,7 +31,7 @@ class Watched:
 
     @property
     def problem(self) -> WienerProblem:
-        """Of the scenario."""
+        """The scenario's Wiener problem."""
         return self.scenario.problem
 
     def draw(self, rng: np.random.Generator, samples: int) -> tuple[Regressors, Array]:
