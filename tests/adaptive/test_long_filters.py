@@ -143,7 +143,7 @@ def test_a_fade_out_keeps_the_error_of_the_recursion():
     run = adaptive.nlms(u, d, mu=0.5, taps=2048, eps=0.0)
     assert np.sqrt(np.mean(run.error[6000:] ** 2)) == pytest.approx(1.3075434e-9, rel=1e-6)
     assert np.linalg.norm(run.weights) == pytest.approx(9.975, abs=5e-4)
-    stream = adaptive.NLMS(mu=0.5, taps=2048, eps=0.0)
+    stream = adaptive.NLMS(mu=0.5, eps=0.0).stream(taps=2048)
     parts = [stream.process(u[a : a + 500], d[a : a + 500]).error for a in range(0, N, 500)]
     joined = np.concatenate(parts)
     np.testing.assert_allclose(joined[6000:], run.error[6000:], rtol=0, atol=1e-20)
