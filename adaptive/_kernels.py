@@ -85,6 +85,13 @@ def finite(e: Any) -> bool:
 
 
 @exact_order
+def copy(a: Array, b: Array) -> None:
+    """Copy a vector; the compiler takes seconds over ``b[:] = a``, which covers every case."""
+    for k in range(a.size):
+        b[k] = a[k]
+
+
+@exact_order
 def least_power(w: Array) -> float:
     """Return the least power that weights of this kind may be updated with."""
     return LEAST_POWER if np.finfo(w[0].real).eps < 1e-10 else LEAST_POWER_SINGLE
@@ -104,14 +111,16 @@ def _compiled_sign(e):  # type: ignore[no-untyped-def]  # numba compares it with
 
 @fast
 def stochastic_gradient(
-    x: Array, z: Array, hop: int, d: Array, step: Array, power: Array, eps: float, keep: Array,
-    signed: bool | None, w: Array, error: Array, m: int, offset: int, every: int, history: Array,
+    first: int, last: int, x: Array, z: Array, hop: int, d: Array, step: Array, power: Array,
+    eps: float, keep: Array | None, signed: bool | None, w: Array, error: Array, m: int,
+    offset: int, every: int, history: Array,
 ) -> int:  # fmt: skip
     """One output: y = w^H u, e = d - y, w <- keep w + step / (eps + power) z e*.
 
-    ``z`` is the direction of the update: u for LMS, its sign for sign-data, and so on; ``signed``,
-    unless None, takes the sign of e*. ``step``, ``power`` and ``keep`` hold one value or one per
-    sample. Where eps + power is below ``least_power``, nothing is updated: no power, no direction.
+    Runs samples ``first`` to ``last`` - 1. ``z`` is the direction of the update: u for LMS, its
+    sign for sign-data, and so on; ``signed``, unless None, takes the sign of e*. ``step``,
+    ``power`` and ``keep`` hold one value or one per sample, and no ``keep`` keeps all. Where
+    eps + power is below ``least_power``, nothing is updated: no power, no direction.
 
     The plain recursion is two passes over the weights per sample, dot product and update. Here the
     update of sample n - 1 and the dot product of sample n are one pass: half the memory traffic.
@@ -119,9 +128,9 @@ def stochastic_gradient(
     L = w.size
     least = least_power(w)
     g = w.dtype.type(0)
-    kept = keep.dtype.type(1)
-    previous = 0
-    for n in range(d.size):
+    kept = w.dtype.type(1).real
+    previous = first * hop
+    for n in range(first, last):
         now = n * hop
         u = x[now : now + L]
         direction = z[previous : previous + L]
@@ -130,22 +139,23 @@ def stochastic_gradient(
             w[k] = kept * w[k] + g * direction[k]
             y += np.conj(w[k]) * u[k]
         if every > 0 and (offset + n) % every == 0:
-            history[(offset + n) // every, m] = w
+            copy(w, history[(offset + n) // every, m])
         e = d[n] - y
         if not finite(e):
             return n
         error[n] = e
-        kept = keep[n] if keep.size > 1 else keep[0]
+        if keep is not None:  # decided when compiled, as is signed: a choice here costs a quarter
+            kept = keep[n] if keep.size > 1 else keep[0]
         scale = eps + (power[n] if power.size > 1 else power[0])
         mu = (step[n] if step.size > 1 else step[0]) / scale if scale >= least else 0 * scale
-        if signed is not None:  # decided when compiled: a choice at every sample costs a quarter
+        if signed is not None:
             e = sign(e)
         g = w.dtype.type(mu * np.conj(e))
         previous = now
     direction = z[previous : previous + L]
-    for k in range(L):
+    for k in range(L if last > first else 0):
         w[k] = kept * w[k] + g * direction[k]
-    return -1 if _all_finite(w) else d.size
+    return -1 if all_finite(w) else last
 
 
 LANES = 32  # runs or outputs that advance side by side, one per SIMD lane
@@ -343,7 +353,7 @@ def momentum(
     for n in range(d.size):
         u = x[n * hop : n * hop + L]
         if every > 0 and (offset + n) % every == 0:
-            history[(offset + n) // every, m] = w
+            copy(w, history[(offset + n) // every, m])
         y = w.dtype.type(0)
         for k in range(L):
             y += np.conj(w[k]) * u[k]
@@ -355,7 +365,7 @@ def momentum(
         for k in range(L):
             v[k] = beta * v[k] + g * u[k]
             w[k] += v[k]
-    return -1 if _all_finite(w) else d.size
+    return -1 if all_finite(w) else d.size
 
 
 @fast
@@ -368,7 +378,7 @@ def block(
     for n in range(d.size):
         u = x[n * hop : n * hop + L]
         if every > 0 and (offset + n) % every == 0:
-            history[(offset + n) // every, m] = w
+            copy(w, history[(offset + n) // every, m])
         y = w.dtype.type(0)
         for k in range(L):
             y += np.conj(w[k]) * u[k]
@@ -384,7 +394,7 @@ def block(
             for k in range(L):
                 w[k] += w.dtype.type(mu) * gradient[k]
                 gradient[k] = 0
-    return -1 if _all_finite(w) else d.size
+    return -1 if all_finite(w) else d.size
 
 
 @fast
@@ -404,14 +414,15 @@ def affine_projection(
     for n in range(N):
         for i in range(order):
             at = n + order - 1 - i
-            U[i] = x[at * hop : at * hop + L]
+            copy(x[at * hop : at * hop + L], U[i])
             for m in range(M):
                 y = w.dtype.type(0)
                 for k in range(L):
                     y += np.conj(w[m, k]) * U[i, k]
                 e[i, m] = d[at, m] - y
         if every > 0 and (offset + n) % every == 0:
-            history[(offset + n) // every] = w
+            for m in range(M):
+                copy(w[m], history[(offset + n) // every, m])
         for m in range(M):
             if not finite(e[0, m]):
                 return n
@@ -432,7 +443,7 @@ def affine_projection(
                 for k in range(L):
                     w[m, k] += g * U[i, k]
     for m in range(M):
-        if not _all_finite(w[m]):
+        if not all_finite(w[m]):
             return N
     return -1
 
@@ -441,8 +452,11 @@ def affine_projection(
 def _solve_positive(G: Array, b: Array) -> Array:
     """Solve G a = b, G Hermitian semidefinite, by LDL^H; pivots lost to rounding give zero."""
     n, M = b.shape
-    A = G.copy()
-    a = b.copy()
+    A = np.empty((n, n), G.dtype)
+    a = np.empty((n, M), b.dtype)
+    for i in range(n):
+        copy(G[i], A[i])
+        copy(b[i], a[i])
     largest = 0.0
     for i in range(n):
         largest = max(largest, A[i, i].real)
@@ -490,7 +504,8 @@ def recursive_least_squares(
     for n in range(d.shape[0]):
         u = x[n * hop : n * hop + L]
         if every > 0 and (offset + n) % every == 0:
-            history[(offset + n) // every] = w
+            for m in range(M):
+                copy(w[m], history[(offset + n) // every, m])
         for m in range(M):
             y = w.dtype.type(0)
             for i in range(L):
@@ -525,7 +540,7 @@ def recursive_least_squares(
             for i in range(L):
                 w[m, i] += k[i] * scale
     for m in range(M):
-        if not _all_finite(w[m]):
+        if not all_finite(w[m]):
             return d.shape[0]
     return -1
 
@@ -611,7 +626,7 @@ def block_errors(
 
 
 @exact_order
-def _all_finite(w: Array) -> bool:
+def all_finite(w: Array) -> bool:
     for k in range(w.size):  # noqa: SIM110  a loop compiles, a generator does not
         if not finite(w[k]):
             return False

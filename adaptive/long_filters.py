@@ -65,7 +65,7 @@ def run(lines: Regressors, d: Array, step: Array, w: Array, error: Array) -> int
                 w[:] = before
         if not by_fft:
             stop = _kernels.stochastic_gradient(
-                segment, segment, 1, d[start : start + n], mu, np.zeros(1), 1.0, np.ones(1),
+                0, n, segment, segment, 1, d[start : start + n], mu, np.zeros(1), 1.0, None,
                 None, w, error[start : start + n], 0, 0, 0, np.empty((0, 1, L)),
             )  # fmt: skip
             if stop >= 0:

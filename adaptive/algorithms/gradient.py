@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptive import _kernels, long_filters
+from adaptive import _four, _kernels, long_filters
 from adaptive.algorithms.base import Algorithm, setting
 from adaptive.checks import Array
 from adaptive.regressors import Regressors
@@ -46,9 +46,9 @@ class StochasticGradient(Algorithm):
         """(power, eps): the step size is mu / (eps + power); one power, or one per sample."""
         return np.zeros(1, lines.buffer.real.dtype), 1.0
 
-    def keep(self, mu: Array) -> Array:
-        """Factor by which the weights shrink at each update."""
-        return np.ones(1, mu.dtype)
+    def keep(self, mu: Array) -> Array | None:
+        """Factor by which the weights shrink at each update; None where they do not."""
+        return None
 
     def direction(self, memory: Memory, lines: Regressors) -> Array:
         """Direction of the update, laid out as the regressors are."""
@@ -61,7 +61,7 @@ class StochasticGradient(Algorithm):
         w, lines = memory["w"], block.lines
         x, z = lines.buffer, self.direction(memory, lines)
         (power, eps), keep = self.power(lines), self.keep(block.mu)
-        plain = z is x and keep.size == 1 and keep[0] == 1 and not self.signed
+        plain = z is x and keep is None and not self.signed
         if plain and w.shape[0] == 1 and not block.record[1] and long_filters.wins(lines, w.dtype):
             scale = power + eps
             step = block.mu / np.where(scale >= _kernels.LEAST_POWER, scale, np.inf)
@@ -69,15 +69,25 @@ class StochasticGradient(Algorithm):
         side_by_side = w.shape[0] >= MIN_LANES and lines.taps <= MAX_LANE_TAPS
         if side_by_side and w.dtype == np.float64:
             return self._advance_lanes(memory, block, z, (power, eps), keep)
+        rates = (block.mu, power, power.dtype.type(eps), keep, self.signed)
+        if _four.applies(lines):
+            shared = _four.directions(lines, z)
+            return block.per_output(
+                lambda m, d, error: _four.run(shared, d, *rates, w[m], error, m, block.record)
+            )
         return block.per_output(
             lambda m, d, error: _kernels.stochastic_gradient(
-                x, z, lines.hop, d, block.mu, power, power.dtype.type(eps), keep, self.signed,
-                w[m], error, m, *block.record,
+                0, lines.samples, x, z, lines.hop, d, *rates, w[m], error, m, *block.record
             )
-        )  # fmt: skip
+        )
 
     def _advance_lanes(
-        self, memory: Memory, block: Block, z: Array, power: tuple[Array, float], keep: Array
+        self,
+        memory: Memory,
+        block: Block,
+        z: Array,
+        power: tuple[Array, float],
+        keep: Array | None,
     ) -> int:
         """Outputs side by side in SIMD lanes; lanes beyond the last output run on zeros."""
         w, lines = memory["w"], block.lines
@@ -86,6 +96,7 @@ class StochasticGradient(Algorithm):
         error = block.error if desired is block.d else np.empty_like(desired)
         stops = np.full(desired.shape[1], -1)
         none = np.empty((0, L))
+        keep = np.ones(1) if keep is None else keep
         _kernels.stochastic_gradient_lanes(
             lines.buffer, z, lines.hop, desired, block.mu[:, None], power[0][:, None], power[1],
             keep, self.signed, M, by_tap, error, stops, *block.record, none, none,
@@ -120,7 +131,8 @@ class StochasticGradient(Algorithm):
             directions.append(self.direction(filter_.memory, lines))
             own_power, eps = self.power(lines)
             powers.append(own_power)
-        keep = self.keep(mu)
+        kept = self.keep(mu)
+        keep = np.ones(1) if kept is None else kept
         x = _lanes(np.array(buffers).T)
         z = x if directions[-1] is buffers[-1] else _lanes(np.array(directions).T)
         desired = _lanes(np.array([d[before:] for _, d in draws]).T)
