@@ -179,6 +179,14 @@ def _whole(name: str, value: int, least: int) -> int:
     return n
 
 
+def rank(value: object) -> int:
+    """Return the number of axes a value would have as an array; 1 for rows of unequal length."""
+    try:
+        return np.ndim(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        return 1
+
+
 def flag(name: str, value: bool) -> bool:
     """Return True or False; nothing else is taken for either."""
     if not isinstance(value, bool | np.bool_):

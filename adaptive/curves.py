@@ -47,6 +47,7 @@ class Start:
     @classmethod
     def of(cls, problem: WienerProblem, mu: float, steps: int, w0: ArrayLike | None) -> Start:
         """Start of a prediction, from its arguments."""
+        _checks.instance("problem", problem, WienerProblem)
         mu, steps = _checks.positive("mu", mu), _checks.count("steps", steps)
         v = problem.modes.to_modes(initial_error(problem, w0))
         return cls.build(problem.modes, v, problem.J_min, mu, steps)

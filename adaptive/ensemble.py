@@ -96,11 +96,20 @@ def simulate(
     >>> more.runs
     80
     """
+    if not callable(getattr(scenario, "draw", None)):
+        raise TypeError(
+            "scenario must be one to draw from, such as SystemIdentification; "
+            f"got {_checks.shown(scenario)}"
+        )
     steps = _checks.count("steps", steps)
     runs = _checks.count("runs", runs, least=2)
     seed = _checks.seed("seed", seed)
     record = _checks.count("record", record)
-    workers = _checks.count("threads", threads or os.cpu_count() or 1)
+    workers = _checks.count("threads", os.cpu_count() or 1 if threads is None else threads)
+    if progress is not None:
+        progress = _checks.flag("progress", progress)
+    if not isinstance(quantiles, Iterable):
+        raise TypeError(f"quantiles must be a sequence of levels; got {_checks.shown(quantiles)}")
     levels = tuple(_checks.quantile("quantiles", q) for q in quantiles)
     chosen = _chosen(scenario, algorithm, mu, options)
     step = float(chosen.step_size) if chosen.has_step_size() else float("nan")  # type: ignore[arg-type]

@@ -194,9 +194,16 @@ class AdaptiveFilter:
 
     @property
     def state(self) -> dict[str, Any]:
-        """A copy of all that the next block depends on; assign it to go on from there."""
+        """A copy of all that the next block depends on; assign it to go on from there.
+
+        Raises
+        ------
+        TypeError, ValueError : on assignment, what is not the state of a filter of the same
+            algorithm and taps.
+        """
         return copy.deepcopy(
             {
+                **self._kind(),
                 "samples": self.memory.samples,
                 "diverged_at": self.diverged_at,
                 "arrays": self.memory.arrays,
@@ -205,9 +212,22 @@ class AdaptiveFilter:
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict) or not state.keys() >= {"samples", "diverged_at", "arrays"}:
+            raise TypeError(f"state must be the state of a filter; got {_checks.shown(state)}")
+        wanted, got = self._kind(), {name: state.get(name) for name in self._kind()}
+        if got != wanted:
+            raise ValueError(f"state must be that of a filter with {wanted}; got {got}")
         saved = copy.deepcopy(state)
         self.memory = Memory(self.taps, saved["samples"], saved["arrays"])
         self.diverged_at = saved["diverged_at"]
+
+    def _kind(self) -> dict[str, Any]:
+        """What two filters share whose states can be exchanged."""
+        return {
+            "algorithm": type(self.algorithm).__name__,
+            "taps": self.taps,
+            "lookback": self.algorithm.lookback,
+        }
 
     @property
     def weights(self) -> Array | None:
@@ -216,13 +236,16 @@ class AdaptiveFilter:
 
     def run(self, u: ArrayLike, d: ArrayLike, record: Record = "last") -> FilterRun:
         """``process`` with a record of the weights, as ``FilterRun.history`` describes it."""
+        signal = _checks.floating("u", u)
         desired = _checks.array("d", d, ndim=(1, 2))
-        signal = np.asarray(u)
-        if signal.dtype.type in _checks.FLOATS:
-            kinds = [signal, desired] + ([self.memory["w"]] if self.memory.arrays else [])
-            signal = signal.astype(np.result_type(*kinds), copy=False)
+        kinds = [signal, desired] + ([self.memory["w"]] if self.memory.arrays else [])
+        signal = signal.astype(np.result_type(*kinds), copy=False)
         past = self.memory.arrays.get("past") if self.taps is not None else None
-        if past is not None and past.shape[1] != (1 if signal.ndim == 1 else signal.shape[-1]):
+        if (
+            past is not None
+            and signal.ndim
+            and past.shape[1] != (1 if signal.ndim == 1 else signal.shape[-1])
+        ):
             raise ValueError(
                 f"u must have {past.shape[1]} channels as in the first block; "
                 f"got shape {signal.shape}"
@@ -315,7 +338,7 @@ class AdaptiveFilter:
                 raise ValueError(f"w0 must have shape {shape}; got {start.shape}")
             if np.iscomplexobj(start) and not np.iscomplexobj(w):
                 raise TypeError("w0 must be real where u and d are real; got complex weights")
-            w[:, lines.order] = start.reshape(M, L)
+            w[:, lines.order] = _in_range("w0", start, dtype).reshape(M, L)
         length, lookback = L // lines.hop, self.algorithm.lookback
         own = {
             "w": self.algorithm.inward(w, length),
@@ -353,25 +376,28 @@ class AdaptiveFilter:
         return public[..., 0, :].copy() if memory["flat"] else public
 
     def step_sizes(self, N: int, dtype: np.dtype) -> Array:
-        """One step size, or one per sample of this block, in the real kind of the run."""
-        real = np.empty(0, dtype).real.dtype
-        mu = self.algorithm.step_size
+        """One step size, or one per sample of this block, in the real kind of the run.
+
+        Zero, which only a step size that varies may be, freezes the weights for a sample.
+        """
+        mu, first = self.algorithm.step_size, self.memory.samples
         if callable(mu):
-            mu = np.array([mu(self.memory.samples + n) for n in range(N)], dtype=float)
-        elif np.ndim(mu) == 0:  # type: ignore[arg-type]
-            return np.array([_checks.positive("mu", mu)], dtype=real)  # type: ignore[arg-type]
+            steps = np.array([_checks.number("mu", mu(first + n)) for n in range(N)])
+        elif _checks.rank(mu) == 0:
+            steps = np.array([_checks.positive("mu", mu)])  # type: ignore[arg-type]
         else:
-            mu = _checks.array("mu", mu, ndim=(1,))  # type: ignore[arg-type]
-            if mu.size < self.memory.samples + N:
+            steps = _checks.array("mu", mu, ndim=(1,))  # type: ignore[arg-type]
+            if np.iscomplexobj(steps):
+                raise TypeError(f"mu must be real; got {steps.dtype}")
+            if steps.size < first + N:
                 raise ValueError(
-                    f"mu must be a number or hold one per sample, {self.memory.samples + N}; "
-                    f"got shape {mu.shape}"
+                    f"mu must be a number or hold one per sample, {first + N}; "
+                    f"got shape {steps.shape}"
                 )
-            mu = mu[self.memory.samples : self.memory.samples + N]
-        steps = _checks.array("mu", mu, ndim=(1,))
-        if not np.all(steps > 0):
-            raise ValueError(f"mu must be positive; got {steps[~(steps > 0)][0]}")
-        return steps.astype(real)
+            steps = steps[first : first + N]
+        if steps.min() < 0:
+            raise ValueError(f"mu must be zero or positive; got {steps[steps < 0][0]}")
+        return _in_range("mu", steps, np.empty(0, dtype).real.dtype)
 
     def run_together(
         self, draws: list[tuple[Regressors, Array]], every: int, before: int
@@ -385,12 +411,26 @@ def first_divergence(stops: Iterable[int]) -> int:
     return min((int(s) for s in stops if s >= 0), default=-1)
 
 
+def _in_range(name: str, values: Array, dtype: np.dtype) -> Array:
+    """``values`` in the kind of number of the run, in which none may become inf or vanish."""
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore", under="ignore"):
+        cast = values.astype(dtype)
+    lost = ~np.isfinite(cast) | ((cast == 0) & (values != 0))
+    if lost.any():
+        limits = np.finfo(dtype)
+        raise ValueError(
+            f"{name} must be within the range of {dtype}, {limits.smallest_subnormal:.2g} to "
+            f"{limits.max:.2g}, in which this run computes; got {values[lost][0]}"
+        )
+    return cast
+
+
 def _every(record: Record) -> int:
     """Updates between two rows of the history; 0 keeps none."""
-    if record == "last":
-        return 0
-    if record == "all":
-        return 1
     if isinstance(record, str):
+        if record in ("last", "all"):
+            return int(record == "all")
         raise ValueError(f'record must be "last", "all" or a whole number; got {record!r}')
     return _checks.count("record", record)

@@ -154,6 +154,7 @@ def optimal_mu(problem: WienerProblem, *, Q: ArrayLike) -> OptimalStep:
 
 def _walk(problem: WienerProblem, Q: ArrayLike) -> Array:
     """(L,) power of each mode's steps: the diagonal of Q in the eigenbasis of R."""
+    _checks.instance("problem", problem, WienerProblem)
     matrix = _checks.autocorrelation("Q", Q)
     if matrix.shape != problem.R.shape:
         raise ValueError(f"Q must have the shape of R, {problem.R.shape}; got {matrix.shape}")
@@ -174,6 +175,7 @@ def _walk(problem: WienerProblem, Q: ArrayLike) -> Array:
 
 def _excited(problem: WienerProblem, Q: ArrayLike) -> tuple[Array, Array, int]:
     """Eigenvalues and step powers of the excited modes, and kappa."""
+    _checks.instance("problem", problem, WienerProblem)
     modes = problem.modes
     if modes.rank == 0:
         raise ValueError("R must not be zero: a silent input bounds no step size")

@@ -73,7 +73,7 @@ class Algorithm:
     def __post_init__(self) -> None:
         """Check the step size; subclasses check their own settings too."""
         mu = getattr(self, "mu", None)
-        if mu is not None and not callable(mu) and np.ndim(mu) == 0:
+        if mu is not None and not callable(mu) and _checks.rank(mu) == 0:
             object.__setattr__(self, "mu", _checks.positive("mu", mu))
 
     # --- facts ---
@@ -246,7 +246,7 @@ def run(
 
     Raises
     ------
-    TypeError : integer or object arrays; arguments of the wrong kind.
+    TypeError : masked entries, or what is no number; arguments of the wrong kind.
     ValueError : NaN or inf in the input, wrong shapes, empty input; silence where a
         regularisation is to be taken from the input's power.
 
@@ -259,6 +259,7 @@ def run(
     [1.0, -0.5]
     """
     exponent = 0
+    u, d = _checks.array("u", u, ndim=(1, 2)), _checks.array("d", d, ndim=(1, 2))
     if algorithm.scale_free:
         rest = algorithm.regularisation
         given = None if rest is None else getattr(algorithm, rest.name)
@@ -269,10 +270,12 @@ def run(
             algorithm = dataclasses.replace(algorithm, **changes)
     filter_ = algorithm.stream(taps=taps, w0=w0)
     mu = algorithm.step_size
-    if not callable(mu) and np.ndim(mu) == 1 and np.size(mu) != np.shape(u)[0]:
-        raise ValueError(
-            f"mu must be a number or hold one per sample, {np.shape(u)[0]}; got {np.shape(mu)}"
-        )
+    if not callable(mu) and _checks.rank(mu) == 1:
+        shape = _checks.floating("mu", mu).shape
+        if shape != u.shape[:1]:
+            raise ValueError(
+                f"mu must be a number or hold one per sample, {u.shape[0]}; got {shape}"
+            )
     finished = filter_.run(u, d, record)
     if exponent == 0:
         return finished
@@ -321,24 +324,21 @@ def _native(a: ArrayLike) -> Array:
 
 
 def _moderate(
-    u: ArrayLike, d: ArrayLike, regularisation: float | None
-) -> tuple[ArrayLike, ArrayLike, int]:
-    """u and d over 2**exponent, where the square of u would leave the floating-point range.
+    signal: Array, desired: Array, regularisation: float | None
+) -> tuple[Array, Array, int]:
+    """Both over 2**exponent, where the square of the signal would leave the floating-point range.
 
     Normalised updates do not change when u and d change by one factor, and a power of two changes
     no digit. The exponent is 0 for signals of ordinary size, which pass untouched.
     """
-    signal, desired = np.asarray(u), np.asarray(d)
-    if not {signal.dtype.type, desired.dtype.type} <= set(_checks.FLOATS):
-        return u, d, 0  # the gate will refuse them
     limits = np.finfo(np.result_type(signal, desired))
     with np.errstate(over="ignore", under="ignore"):
         energy = _kernels.energy(signal.reshape(-1))
     if 2.0 ** -(limits.maxexp // 2) < energy < 2.0 ** (limits.maxexp // 2):
-        return u, d, 0  # ordinary: one quick pass says so
+        return signal, desired, 0  # ordinary: one quick pass says so
     of_u = _exponent(signal)
     if of_u is None or abs(of_u) <= limits.maxexp // 4:
-        return u, d, 0
+        return signal, desired, 0
     of_d = _exponent(desired)
     exponent = of_u
     if of_d is not None:  # d must stay in range too
@@ -346,7 +346,11 @@ def _moderate(
         exponent = min(max(exponent, of_d - room), of_d + room)
     with np.errstate(over="ignore"):
         if regularisation is not None and not np.ldexp(regularisation, -2 * exponent) < np.inf:
-            return u, d, 0  # far above the power of u, it hides that the power underflows
+            return (
+                signal,
+                desired,
+                0,
+            )  # far above the power of u, it hides that the power underflows
     return _times_power_of_two(signal, -exponent), _times_power_of_two(desired, -exponent), exponent
 
 
@@ -366,7 +370,7 @@ def _times_power_of_two(a: Array, exponent: int) -> Array:
 
 
 def _regularisation(
-    rest: Regularisation, value: float | None, u: ArrayLike, taps: int | None, exponent: int
+    rest: Regularisation, value: float | None, signal: Array, taps: int | None, exponent: int
 ) -> float:
     """The value given, over 4**exponent, or the default for u's mean power per tap."""
     if value is not None:
@@ -374,14 +378,10 @@ def _regularisation(
             return value
         smallest = np.finfo(float).tiny if value > 0 else 0.0
         return max(float(np.ldexp(value, -2 * exponent)), smallest)
-    signal = np.asarray(u)
-    if signal.size == 0 or signal.dtype.type not in _checks.FLOATS:
-        signal = _checks.array("u", u, ndim=(1, 2))
     energy = _kernels.energy(signal.reshape(-1))
-    if not np.isfinite(energy):
-        signal = _checks.array("u", u, ndim=(1, 2))
     channels = 1 if signal.ndim == 1 else signal.shape[1]
-    scaled = rest.default(energy / signal.size, (taps or 1) * channels)
+    length = 1 if taps is None else _checks.count("taps", taps)
+    scaled = rest.default(energy / signal.size, length * channels)
     if scaled == 0:
         raise ValueError(
             f"u must not be all zero when {rest.name} is None, which takes a part of the input's "

@@ -57,6 +57,7 @@ class FrequencyDomainLMS(Algorithm):
         super().__post_init__()
         if self.block is not None:
             object.__setattr__(self, "block", _checks.count("block", self.block))
+        object.__setattr__(self, "normalize", _checks.flag("normalize", self.normalize))
         if not self.normalize:
             object.__setattr__(self, "eps", 0.0)
         if self.eps is not None:
