@@ -221,7 +221,7 @@ def test_split_calls_lose_no_samples_at_the_seam(name):
     case = CASES[name]
     u, d = signals()
     whole = case.run(u, d, taps=TAPS, **case.options)
-    stream = case.stream(taps=TAPS, **case.options)
+    stream = case.stream(**case.options).stream(taps=TAPS)
     parts = [stream.process(u[a : a + 77], d[a : a + 77]) for a in range(0, N, 77)]
     error = np.concatenate([p.error for p in parts])
     assert error.shape == (N,)
@@ -329,7 +329,7 @@ def test_a_stream_does_not_grow(name):
     """pyroomacoustics' BlockRLS never drops the desired samples it has used."""
     case = CASES[name]
     u, d = signals()
-    stream = case.stream(taps=TAPS, **case.options)
+    stream = case.stream(**case.options).stream(taps=TAPS)
 
     def size():
         return sum(a.size for a in stream.state["arrays"].values())
