@@ -38,6 +38,7 @@ from cnnbridge.layers.patches import group_weights, unfold_patches
 from cnnbridge.learning.compare import compare
 from cnnbridge.learning.degree import degree
 from cnnbridge.learning.layer import LayerTask, observe_layer, predict_layer
+from cnnbridge.learning.mode_curvature import mode_curvature
 from cnnbridge.learning.network_task import NetworkTask, sharpness
 from cnnbridge.learning.problem import layer_problem, layer_problems, learning_rate_bounds
 from cnnbridge.learning.replay import replay
@@ -75,6 +76,7 @@ __all__ = [
     "layer_problem",
     "layer_problems",
     "learning_rate_bounds",
+    "mode_curvature",
     "nlms_departures",
     "observe_layer",
     "patch_autocorrelation",

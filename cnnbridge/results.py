@@ -15,6 +15,7 @@ from cnnbridge.learning.minibatch import (
     MinibatchPrediction,
     MinibatchTask,
 )
+from cnnbridge.learning.mode_curvature import ModeCurvature
 from cnnbridge.learning.records import (
     DirectionModes,
     Edge,
@@ -52,6 +53,7 @@ __all__ = [
     "MinibatchObservation",
     "MinibatchPrediction",
     "MinibatchTask",
+    "ModeCurvature",
     "NlmsDeparture",
     "NormalizedSpectrum",
     "Observation",

@@ -118,7 +118,7 @@ def kronecker_factors(objective: Objective, seed: int = 0) -> tuple[Array, Array
         if not used:
             raise ValueError(_unused(objective, name, value, called=bool(seen)))
         entered += [u for u, _ in used]
-        S = _roots_of_hessian(z, value)
+        S = roots_of_hessian(z, value)
         signs = torch.randint(0, 2, (len(S), 1), generator=generator).to(S) * 2 - 1
         widths = [t[0].numel() for t in z]
         outputs = [out for _, out in used]
@@ -128,7 +128,7 @@ def kronecker_factors(objective: Objective, seed: int = 0) -> tuple[Array, Array
             for b in torch.autograd.grad(z, outputs, vectors, retain_graph=True):
                 rows = geometry.channels_first(b).transpose(0, 1).reshape(*shape, -1).double()
                 G += weight * (rows @ rows.mT)
-    R = patch_autocorrelation(entered, part, bias=_learns_bias(part), all_reduce=False)
+    R = patch_autocorrelation(entered, part, bias=learns_bias(part), all_reduce=False)
     R = R[None] if R.ndim == 2 else R
     return R.cpu().numpy(), G.cpu().numpy()
 
@@ -148,7 +148,7 @@ def kronecker_modes(objective: Objective, *, scalar: bool) -> tuple[Array, Krone
         gains, outputs = np.linalg.eigh(G)
         gains = np.maximum(gains, 0)
     part = _layer(objective)[1]
-    order = weight_order(part, Geometry.of(part), bias=_learns_bias(part))
+    order = weight_order(part, Geometry.of(part), bias=learns_bias(part))
     basis = KroneckerModes(taps, outputs, order)
     return (gains[:, :, None] * powers[:, None, :]).reshape(-1), basis
 
@@ -186,11 +186,12 @@ def _unused(objective: Objective, name: str, value: torch.Tensor, *, called: boo
     return f"the loss must depend on {name}; it does not"
 
 
-def _learns_bias(layer: Layer) -> bool:
+def learns_bias(layer: Layer) -> bool:
+    """Whether the bias is a tap that learns."""
     return layer.bias is not None and layer.bias.requires_grad
 
 
-def _roots_of_hessian(outputs: list[torch.Tensor], value: torch.Tensor) -> torch.Tensor:
+def roots_of_hessian(outputs: list[torch.Tensor], value: torch.Tensor) -> torch.Tensor:
     """(N, C, C): S with S_i S_i' the Hessian of the loss by the C outputs for image i."""
     N = len(outputs[0])
     if any(len(z) != N for z in outputs):

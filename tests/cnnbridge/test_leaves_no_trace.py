@@ -165,6 +165,11 @@ def run_statistics(model, loss):
         cnnbridge.compare_normalizations(x, model.conv2, ["no such"])
 
 
+def run_mode_curvature(model, loss):
+    found = cnnbridge.mode_curvature(model, data(), loss, draws=2)
+    assert "conv2" in found
+
+
 def run_layer(model, loss):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 8, 8, generator=generator)
@@ -183,6 +188,7 @@ ENTRIES = {
     "nlms_departure": run_departure,
     "nlms_departures": run_departures,
     "statistics": run_statistics,
+    "mode_curvature": run_mode_curvature,
     "predict_layer": run_layer,
 }
 
