@@ -1,7 +1,7 @@
 """One self-contained HTML page per run: pictures inside, no network, light and dark, printable.
 
 Its tables sort by a click or a key where scripts run, and are plain tables where they do not. The
-same tables are beside it as CSV.
+same tables are written as CSV files.
 """
 
 from __future__ import annotations
