@@ -1,7 +1,8 @@
 """What the default monitor costs: ``python -m benchmarks.monitor_overhead``.
 
-Trains torchvision's ResNet-18 with a 3x3 stem on random 32x32 images, all 20 convolutions watched,
-and prints the monitor's own account beside the clock on the wall: the same steps without it.
+Trains torchvision's ResNet-18 with a 3x3 stem on random 32x32 images, with all 20 convolutions and
+the linear layer watched, and prints the time that the monitor measured together with the wall-clock
+time of the same steps with and without it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class Overhead(NamedTuple):
     ----------
     device, batch, size : of the training; size is the side of an image in pixels.
     steps, readings, layers : steps with the monitor, how often it read, and how many layers.
-    step_seconds : of a step without a monitor, on the clock on the wall, the mean of a stretch
-        before and one after.
+    step_seconds : of a step without a monitor, wall-clock time, the mean of a stretch before and
+        one after.
     watched_seconds : of a step with it.
     reading_seconds : of one reading, by the monitor's own clock.
     own_share : time spent in the monitor over the rest, by its own clock.
@@ -45,11 +46,11 @@ class Overhead(NamedTuple):
 
     @property
     def share(self) -> float:
-        """What the monitor added to a step, on the wall, over the step without it."""
+        """The wall-clock time that the monitor adds to a step, over that of the step without it."""
         return self.watched_seconds / self.step_seconds - 1
 
     def sentence(self) -> str:
-        """All of it, for people."""
+        """All of it in one paragraph."""
         return (
             f"ResNet-18 for {self.size}x{self.size} images, batch {self.batch}, {self.device}: "
             f"{self.readings} readings of {self.layers} layers in {self.steps} steps, "
@@ -67,14 +68,14 @@ def measure_overhead(
     every: int | None = None,
     size: int = 32,
 ) -> Overhead:
-    """Train with and without a monitor and compare the clock on the wall.
+    """Train with and without a monitor and compare the wall-clock times.
 
     Parameters
     ----------
     device : cpu or cuda.
     batch, size : images, and pixels of their side.
     steps : with the monitor. The first reading is an advance on the default cadence, so a run too
-        short to pay it back costs more than the share that was asked for.
+        short to make up for it costs more than the share that was asked for.
     every : a fixed cadence; by default the monitor's own, at most 5 %.
     """
     import torchvision

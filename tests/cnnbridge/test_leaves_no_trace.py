@@ -134,8 +134,7 @@ def run_monitor(model, loss):
     """The forward pass is the training's own; the monitor must add nothing to it."""
     with cnnbridge.Monitor(model, every=1, layers=["conv2"], quiet=True) as monitor:
         monitor.probe(data()[0])
-        if model.training:
-            monitor.step(lr=0.1)
+        assert monitor.step(lr=0.1)
         if loss is broken:
             monitor.probe("no tensor")
 
