@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils import checkpoint
 
 from adaptive.checks import Array
 from cnnbridge.layers.isolation import (
@@ -139,7 +140,13 @@ class Objective:
         around = autograd() if autocast else own_precision()
         values = [p.detach().clone() for p in self.model.parameters()]
         try:
-            with around, _plain_attention(), unchanged(self.model), _explained():
+            with (
+                around,
+                _plain_attention(),
+                _no_reentrant_checkpoints(),
+                unchanged(self.model),
+                _explained(),
+            ):
                 yield
         finally:
             self.release()
@@ -286,6 +293,8 @@ def gauss_newton(
     dummy = [torch.zeros_like(z, requires_grad=True) for z in outputs]
     back = torch.autograd.grad(outputs, parameters, dummy, create_graph=True, allow_unused=True)
     slope = torch.autograd.grad(value, outputs, create_graph=True, allow_unused=True)
+    if all(part is None for part in back):
+        raise ValueError("the loss must depend on the parameters that learn; it does not")
 
     def multiply(v: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
         forward = _pulled(back, dummy, v)
@@ -329,17 +338,31 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+class _Direct:
+    """What stands in for a reentrant checkpoint: the function itself, called once."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+@contextmanager
+def _no_reentrant_checkpoints() -> Iterator[None]:
+    """Reentrant checkpoints hide their parameters from ``torch.autograd.grad``: call through."""
+    before = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = _Direct  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = before  # type: ignore[misc]
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """One sentence where autograd cannot do what curvature needs."""
     try:
         yield
     except RuntimeError as error:
-        if "Checkpointing is not compatible with .grad()" in str(error):
-            raise ValueError(
-                "model must not use reentrant checkpoints, which autograd.grad cannot pass: give "
-                "torch.utils.checkpoint.checkpoint use_reentrant=False"
-            ) from error
         if "derivative for" in str(error) and "is not implemented" in str(error):
             raise ValueError(
                 f"model must be made of operations that can be differentiated twice; got one that "

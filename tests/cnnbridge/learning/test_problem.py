@@ -109,6 +109,23 @@ def test_many_small_terms_of_the_target_are_not_lost():
         assert float(moments.P) == float(moments.d_power) == 2.0**24 + 1000
 
 
+@pytest.mark.parametrize("apart", [1.0, 1e-3, 1e-6, 1e-8])
+def test_as_many_taps_as_patches_explain_everything(apart):
+    """Two patches that hardly differ can be met exactly, however weak their difference is."""
+    for seed in range(60):
+        torch.manual_seed(seed)
+        x = torch.randn(2, 2).double()
+        x = torch.cat([x[:1], x[:1] + apart * x[1:]])
+        target = torch.randn(2, 1).double()
+        problem = layer_problem(nn.Linear(2, 1, bias=False), x, target)
+        assert 0 <= problem.J_min <= problem.d_power
+
+
+def test_a_power_less_than_explained_is_still_refused():
+    with pytest.raises(ValueError, match="d_power must be at least the power that R and P explain"):
+        adaptive.WienerProblem(R=np.eye(3), P=[1.0, 0.5, 0.0], d_power=1.2499)
+
+
 def test_the_constant_tap_is_last():
     conv, x, _ = setting()
     problem = layer_problem(conv, x, conv(x).detach())

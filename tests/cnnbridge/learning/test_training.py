@@ -429,3 +429,25 @@ def test_layer_problem_agrees_with_the_predicted_rest():
     conv, x, target = layer("no bias")
     prediction = predict_layer(conv, x, target, lr=0.1, steps=1)
     np.testing.assert_allclose(prediction.w_star, layer_problem(conv, x, target).w_o, atol=1e-11)
+
+
+def test_a_mode_without_power_that_still_correlates_drifts():
+    """Power lost in rounding, correlation not: no mode of that kind is called stationary."""
+    conv, x, target = nn.Linear(2, 1, bias=False).double(), torch.eye(2), torch.zeros(2, 1)
+    task = cnnbridge.LayerTask(conv, x.double(), target.double())
+    problem = adaptive.WienerProblem(R=np.diag([1e-20, 1.0]), P=[[1e-9, 0.5]], d_power=1.0)
+    task.__dict__["problems"] = (problem,)
+    prediction = task.predict(0.1, steps=10)
+    assert not prediction.stationary.any()
+    moved = prediction.modes[:, 0, 0] - prediction.modes[0, 0, 0]
+    np.testing.assert_allclose(np.abs(moved), 0.2e-9 * np.arange(11), atol=1e-15)
+
+
+def test_the_loss_of_an_overflow_is_infinite_and_not_nan():
+    """A channel without input decays at a rate that overflows: 0 times inf is no loss."""
+    conv = nn.Conv2d(2, 1, 1, bias=False).double()
+    x, target = torch.rand(3, 2, 4, 4).double(), torch.rand(3, 1, 4, 4).double()
+    x[:, 1] = 0
+    prediction = predict_layer(conv, x, target, lr=1e3, steps=300, weight_decay=1.0)
+    assert prediction.loss[-1] == np.inf
+    assert not np.isnan(prediction.loss).any()
