@@ -78,12 +78,12 @@ def unfold_matmul(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
 
 
 def curvlinops_factor() -> Contestant | None:
-    """What curvlinops' KFAC does to a layer's input; None where it is not installed."""
+    """The patch statistics of curvlinops' KFAC; None where it is not installed."""
     extract = None
     for module in ("curvlinops.computers.kfac_math", "curvlinops.kfac_utils"):
         try:
             with warnings.catch_warnings():
-                # what its own dependencies remark is not our concern
+                # ignore warnings of curvlinops' dependencies
                 warnings.simplefilter("ignore")
                 extract = importlib.import_module(module).extract_patches
             break
@@ -117,7 +117,7 @@ def run(out: Path) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The machine that the numbers were measured on."""
     return {
         "cpu": processor(),
         "cores": os.cpu_count(),
@@ -209,7 +209,7 @@ def peak_memory(case: str, contestant: str) -> int:
     # libraries are loaded here
     small = 2 * conv.kernel_size[0]
     one(x[:1, :, :small, :small].repeat(1, 1, 2, 2)[:, :, :small, :small], conv)
-    # Linux: start the peak anew. The peak that getrusage tells would be inherited from the parent.
+    # Linux: reset the peak. That of getrusage would be inherited from the parent.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak()
     one(x, conv)

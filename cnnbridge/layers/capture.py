@@ -21,7 +21,7 @@ from cnnbridge.layers.isolation import (
 
 
 class Tape:
-    """What ``capture`` recorded; made by it, filled by ``run`` and readable after the block.
+    """The recording of one layer: made by ``capture``, filled by ``run``, readable afterwards.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class Tape:
                 f"inside DataParallel, its .module"
             )
         if not self._recording:
-            # the graph must be what it was in the forward pass
+            # checkpointing needs the same graph as in the forward pass
             return output.clone() if torch.is_grad_enabled() else None
         entered = args[0] if args else kwargs.get("input")
         if not isinstance(entered, torch.Tensor) or not isinstance(output, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Layer geometry to regressors: the patch under the kernel, as the layer itself sees it."""
+"""The geometry of a layer: where its kernel meets the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnnbridge._checks import Layer
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a layer lays its kernel: one description for every kind of layer.
+    """The positions of a layer's kernel: one description for every kind of layer.
 
     Each layer is read as one operation: put ``spread - 1`` zeros between neighbouring pixels, pad,
     and correlate with the kernel at every ``stride``-th place.
@@ -25,7 +25,7 @@ class Geometry:
     * ``nn.Conv1d``, ``Conv2d``, ``Conv3d`` are that already, with spread 1.
     * ``nn.ConvTranspose1d``, ``2d``, ``3d``: the spread is the layer's stride, the stride is 1,
       the padding is ``dilation * (kernel_size - 1) - padding``, at the far end larger by
-      ``output_padding``, and the kernel is the layer's, turned round along every axis. A negative
+      ``output_padding``, and the kernel is the layer's, flipped along every axis. A negative
       padding cuts off. (The layer as called without ``output_size``.)
     * ``nn.Linear`` is a convolution with a kernel of one along the axes between first and last.
 
@@ -56,7 +56,7 @@ class Geometry:
 
     @classmethod
     def of(cls, layer: Layer) -> Geometry:
-        """The geometry of a layer; its weights are not looked at.
+        """The geometry of a layer, whatever its weights are.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Geometry:
 
     @property
     def way_back(self) -> Geometry:
-        """Of a transposed layer: the convolution from its outputs to its inputs, same weight."""
+        """The convolution from a transposed layer's outputs to its inputs, with the same weight."""
         pads = tuple(
             (span - 1 - near, span - 1 - far)
             for span, (near, far) in zip(self.spans, self.pads, strict=True)
@@ -151,8 +151,7 @@ class Geometry:
         return pads if any(pads) else []
 
 
-# Layers are looked at again and again, in a training loop at every step: their settings are read
-# each time, what follows from those is kept.
+# Geometry is asked for at every training step, so what follows from a layer's settings is cached.
 
 
 @lru_cache(maxsize=1024)
@@ -242,7 +241,7 @@ def output_size(conv: Layer, *size: int) -> tuple[int, ...]:
 
 
 def every(steps: tuple[int, ...]) -> tuple[Any, ...]:
-    """Index of every so-manyth place along the last axes."""
+    """Index that steps along the last axes by the given steps."""
     return (..., *(slice(None, None, step) for step in steps))
 
 

@@ -34,7 +34,7 @@ def group_weights(conv: Layer, *, bias: bool = False) -> torch.Tensor:
     """The weights by group: (groups, M / groups, L), taps in the order of ``unfold_patches``.
 
     Without bias it is a view of ``conv.weight``, but for transposed layers: theirs, (C, M /
-    groups, *kernel), is turned round along its spatial axes, which copies. With bias the last tap
+    groups, *kernel), is flipped along its spatial axes, which copies. With bias the last tap
     is ``conv.bias``, zero for a layer that has none.
 
     Raises
@@ -55,7 +55,7 @@ def group_weights(conv: Layer, *, bias: bool = False) -> torch.Tensor:
 
 
 def unfold_patches(x: torch.Tensor, conv: Layer, *, bias: bool = False) -> torch.Tensor:
-    """The regressors of a layer: every patch that its kernel is laid on.
+    """The regressors of a layer: every patch that its kernel meets.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def unfold_patches(x: torch.Tensor, conv: Layer, *, bias: bool = False) -> torch
 
 
 def check_input(name: str, x: Any, conv: Layer | Geometry, *, finite: bool = True) -> torch.Tensor:
-    """Refuse what the layer could not take."""
+    """Return x if the layer can take it, and otherwise say why not."""
     geometry = conv if isinstance(conv, Geometry) else Geometry.of(conv)
     linear = geometry.kind == "linear"
     x = _checks.batch(name, x, None if linear else len(geometry.kernel), look=finite)
@@ -127,7 +127,7 @@ def windows(x: torch.Tensor, geometry: Geometry) -> torch.Tensor:
 
 
 def columns(x: torch.Tensor, geometry: Geometry) -> torch.Tensor:
-    """The same by group: (groups, C / groups, *kernel, N, *positions), in one step."""
+    """``windows`` by group: (groups, C / groups, *kernel, N, *positions), in one step."""
     places = geometry.output_size(*x.shape[2:])
     x = geometry.padded(x)
     own = geometry.in_channels // geometry.groups

@@ -44,7 +44,7 @@ def lightning_callback(
             ) from None
 
     class MonitorCallback(Callback):  # type: ignore[misc, no-any-unimported]
-        """Thin: every decision is the monitor's."""
+        """Forwards to the monitor, which decides everything."""
 
         monitor: Monitor | None = None
 

@@ -247,7 +247,7 @@ class Monitor:
         return self.spent / max(end - self._started - self.spent, 1e-12)
 
     def report(self) -> str:
-        """One line: what was read, and what it cost by the monitor's own clock."""
+        """One line with the number of readings and their cost, by the monitor's own clock."""
         count = self._readings
         cost = self.spent / count if count else 0.0
         return (

@@ -83,7 +83,7 @@ def pooled(u: torch.Tensor, finite: bool) -> tuple[torch.Tensor, bool]:
 
 @dataclass(frozen=True)
 class Rates:
-    """What an optimizer does with one layer.
+    """The settings by which an optimizer moves one layer.
 
     Attributes
     ----------

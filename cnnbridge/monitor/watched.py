@@ -1,4 +1,4 @@
-"""One layer under a monitor's eyes: what its forward passes are, read as they happen."""
+"""One layer that a monitor watches, read as its forward passes happen."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class WatchedLayer:
 
     @property
     def reader(self) -> LayerReader | None:
-        """What the layer met in training mode, or else with gradients in eval mode."""
+        """The reader of passes in training mode, or else of those with gradients in eval mode."""
         return self._readers.get(True) or self._readers.get(False)
 
     def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, _: Any) -> None:
@@ -65,7 +65,7 @@ class WatchedLayer:
                     if isinstance(x, torch.Tensor) and x.numel():
                         self._reader(module.training).add(x.to(self.layer.weight.device))
             except Exception as error:
-                # the layer says by itself what it cannot take; the training goes on
+                # the training goes on; the monitor reports this at its next step
                 self.problem = error
         self.spent += time.perf_counter() - begin
 

@@ -1,4 +1,4 @@
-"""What is known of the spectrum behind a normalization without measuring it.
+"""A-priori bounds on the spectrum of R behind a normalization.
 
 Ostrowski, Cauchy's interlacing, van der Sluis, and the trace: all follow from the congruence of
 ``cnnbridge.normalization.spectra`` and the layer's geometry.
@@ -22,7 +22,7 @@ from cnnbridge.layers.patches import unfold_patches
 
 
 def ostrowski_interval(eigenvalues: ArrayLike, gain: ArrayLike) -> tuple[Array, Array]:
-    """Between what the eigenvalues of T A T' lie, for A's eigenvalues and T's singular values.
+    """Bounds on the eigenvalues of T A T', from A's eigenvalues and T's singular values.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def ostrowski_interval(eigenvalues: ArrayLike, gain: ArrayLike) -> tuple[Array, 
 
 
 def interlacing_bounds(R: ArrayLike, channels: int) -> tuple[float, float, float]:
-    """What the channels' own spectra say about the ends of the whole: Cauchy's interlacing.
+    """Bounds on the extreme eigenvalues of R from the channels' own spectra (Cauchy interlacing).
 
     With A_c the diagonal block of channel c: lambda_min(R) <= min_c lambda_min(A_c), and
     max_c lambda_max(A_c) <= lambda_max(R) <= sum_c lambda_max(A_c).
@@ -96,7 +96,7 @@ def interlacing_bounds(R: ArrayLike, channels: int) -> tuple[float, float, float
 
 
 def pixel_weights(conv: Layer, *size: int) -> torch.Tensor:
-    """How often a patch sees each pixel of its channel, borders and padding counted exactly.
+    """The mean number of taps on each pixel of a channel, with exact borders and padding.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def pixel_weights(conv: Layer, *size: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class TraceCeiling:
-    """What tr(R) of a group behind full normalization can be, hence a ceiling for lambda_max.
+    """Ceilings for tr(R) of a group behind full normalization, and so for lambda_max.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ def trace_ceiling(conv: Layer, *size: int) -> TraceCeiling:
 
 
 def van_der_sluis_factor(R: ArrayLike) -> float:
-    """By what factor the spread of R may exceed the least that any diagonal scaling can reach.
+    """The factor by which the spread of R may exceed the smallest of any diagonal scaling.
 
     Parameters
     ----------

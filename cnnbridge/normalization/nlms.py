@@ -1,4 +1,4 @@
-"""BatchNorm is NLMS at the first step: the two steps side by side, and how they part afterwards.
+"""BatchNorm is NLMS at the first step: both steps compared, and the departure afterwards.
 
 Before the layer (BN, then conv). The layer meets z = (x - m) / s, so its response is y = g c with
 the effective weights g = w / s and c the patch of x - m. A gradient step on w is, in g,
@@ -21,9 +21,9 @@ is orthogonal to w.
 
 From then on g(n+1) = w(n+1) / s(n+1), with a new s. ``nlms_departure`` follows that.
 
-The layer may be any that ``unfold_patches`` reads. Between the two may lie what only looks at the
-same numbers in another order, such as ``Flatten`` or a transposition: which channel of the
-normalization a channel of the layer belongs to is then read off the tensors themselves.
+The layer may be any that ``unfold_patches`` reads. Modules that only reorder the numbers, such as
+``Flatten`` or a transposition, may lie between the two: the tensors themselves show which channel
+of the normalization a channel of the layer belongs to.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def first_step_is_nlms(
 
 @dataclass(frozen=True, eq=False)
 class NlmsDeparture:
-    """How training behind a normalization departs from NLMS, step by step.
+    """The departure of training behind a normalization from NLMS, step by step.
 
     Attributes
     ----------
@@ -172,8 +172,8 @@ class NlmsDeparture:
     step : (steps,) |g(n+1) - g(n) - NLMS step| / |NLMS step|, with g(n+1) = w(n+1) / s(n+1) as the
         next batch sees it: the whole departure at that step, in units of the step. NaN where the
         NLMS step is zero.
-    same_batch_scale, same_batch : as scale and step, with s taken anew on the same batch after the
-        whole network has moved: what the weights' change does, without the change of batch.
+    same_batch_scale, same_batch : as scale and step, with s measured on the same batch after the
+        whole network has moved: the effect of the weights' change without the change of batch.
     accumulated : (steps,) |g(n+1) - g(0) - sum of NLMS steps| / |g(n+1) - g(0)|.
     loss : (steps + 1,) of each batch before its step.
     lr : the learning rate.
@@ -401,7 +401,7 @@ def _point(pair: Pair, error: torch.Tensor | None, lr: float) -> _Point:
 
 
 def _minimum_norm_gap(dw: torch.Tensor, u: torch.Tensor) -> float:
-    """How far dw is from the least |dw| with the same dw u: its part outside the span of u."""
+    """Relative distance of dw from the smallest with the same dw u: its part outside u's span."""
     outside = 0.0
     for change, patches in zip(dw, u, strict=True):
         # the triangle of a QR keeps the span to rounding; u u' would keep half the digits

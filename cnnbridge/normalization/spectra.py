@@ -1,4 +1,4 @@
-"""What a normalization does to the R that the next layer learns on: predicted, measured, bounded.
+"""The R that a layer learns on behind a normalization: predicted, measured and bounded.
 
 Every normalization that maps each channel by z = gain x + shift acts on the patches of the next
 layer as u -> T u + t b, with T diagonal and b the patch of an image of ones, which is 1 but where
@@ -139,7 +139,7 @@ class PatchMoments:
 
 
 def patch_moments(x: torch.Tensor, conv: Layer) -> PatchMoments:
-    """Measure what ``PatchMoments`` holds.
+    """Measure the ``PatchMoments`` of a layer's input.
 
     Parameters
     ----------
@@ -507,7 +507,7 @@ def zca_whitening(x: torch.Tensor, *, eps: float = 1e-5) -> torch.Tensor:
     if eps == 0 and not float(power[0]) > floor:
         raise ValueError(
             "eps must be positive for channels whose covariance is singular; got 0 and the "
-            f"eigenvalue {float(power[0]):.3g} beside {float(power[-1]):.3g}"
+            f"eigenvalue {float(power[0]):.3g}, where the largest is {float(power[-1]):.3g}"
         )
     return directions * (power.clamp(min=0) + eps).rsqrt() @ directions.mT
 

@@ -52,8 +52,8 @@ def patch_autocorrelation(
     method : "unfold" multiplies the unfolded patches with themselves. "lags" never unfolds: one
         product of two shifted views for each distinct lag between taps, less thin strips at the
         borders. Both are exact. "auto" estimates which is faster (``choose_method``).
-    chunk_size : images at a time. By default as many as give a chunk of some MiB, of large input
-        never more than half, so that the peak stays within twice the input, besides R.
+    chunk_size : images at a time. By default a chunk has some MiB, and at most half of a large
+        input, so that the peak stays within twice the input, apart from R.
     dtype : precision of what is multiplied inside a chunk, x's own by default (float32 for half
         precisions, except on CUDA, where their products are exact and fast). The products of half
         precisions are summed in float32, and all sums over chunks in float64. Choose float64 to
@@ -157,7 +157,7 @@ class Moments:
 
     @classmethod
     def zeros(cls, conv: Layer | Geometry, *, bias: bool, device: torch.device) -> Moments:
-        """Nothing summed yet."""
+        """Empty sums."""
         geometry = conv if isinstance(conv, Geometry) else Geometry.of(conv)
         return cls(geometry, bias, device)
 
@@ -312,7 +312,7 @@ def summed(values: torch.Tensor) -> torch.Tensor:
 
 
 def _precision(geometry: Geometry, x: torch.Tensor, target: torch.Tensor | None) -> torch.dtype:
-    """Of the products: the input's own, but for half precisions that would gain nothing by it."""
+    """The precision of products: that of the input, but float32 where halves are no faster."""
     # tensor cores multiply halves exactly and many times as fast as float32; P is a gradient of
     # torch's, which rounds to its own precision
     if x.dtype in _lags.HALVES and (not x.is_cuda or geometry.groups > 1 or target is not None):
@@ -323,7 +323,7 @@ def _precision(geometry: Geometry, x: torch.Tensor, target: torch.Tensor | None)
 def _budget(
     geometry: Geometry, shape: tuple[int, ...], value: int, device: torch.device, least: int = 0
 ) -> int:
-    """Bytes of a chunk: of large input at most half, or as many as R has where that is more."""
+    """Bytes of a chunk: at most half of a large input, or the size of R if that is larger."""
     most = max(least, CHUNK_BYTES["cpu" if device.type == "cpu" else "other"])
     return min(
         most,

@@ -101,7 +101,7 @@ class _Lag:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What to multiply with what, for one geometry and size of input."""
+    """The products to make, for one geometry and size of input."""
 
     geometry: Geometry
     axes: tuple[_Axis, ...]
@@ -157,7 +157,7 @@ class Plan:
 
 
 def unfold_cost(geometry: Geometry, images: int, places: tuple[int, ...]) -> float:
-    """The same for the patches themselves, of which each image has ``places``."""
+    """Time to unfold and multiply the patches, of which each image has ``places``."""
     L, groups, columns = geometry.taps, geometry.groups, images * math.prod(places)
     columns_met = L if L <= 2 * TILE else (L + TILE) // 2
     total = groups * (columns * product_cost(L, columns_met) + L * L * PLACE)
@@ -168,7 +168,7 @@ def unfold_cost(geometry: Geometry, images: int, places: tuple[int, ...]) -> flo
 
 
 def gather_cost(geometry: Geometry, images: int, places: tuple[int, ...]) -> float:
-    """Of that, to lay out the patches: by value, and by row of them."""
+    """The part of ``unfold_cost`` that lays out the patches: a cost per value and per row."""
     rows = images * geometry.groups * geometry.taps * math.prod(places[:-1])
     return rows * (places[-1] * GATHER + ROW)
 
@@ -496,7 +496,7 @@ def times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     spans = a.shape[2] // SPAN - 1 if single else 0
     if spans < 1:
         return _times_halves(a, b)
-    # so many spans at once that their products take no more memory than half of the factors
+    # spans at a time, such that their products take no more memory than half of the factors
     some = max(1, spans * SPAN * (a.shape[1] + b.shape[2]) // (8 * a.shape[1] * b.shape[2]))
     total = _times_halves(a[:, :, spans * SPAN :], b[:, spans * SPAN :])
     for begin in range(0, spans, some):

@@ -112,7 +112,7 @@ def sampled_autocorrelation(
         order = torch.randperm(many, generator=generator)[:drawn]
         pieces = min(16, drawn // 2) if isinstance(x, torch.Tensor) and drawn > 1 else 1
         for piece in order.tensor_split(pieces):
-            # this piece stands for its share of the batch's positions
+            # this piece represents its share of the batch's positions
             share = math.prod(size) * many * len(piece) / drawn
             halves = []
             for half in piece.tensor_split(2):

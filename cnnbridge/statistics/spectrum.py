@@ -21,7 +21,7 @@ from cnnbridge.statistics.autocorrelation import batches
 
 
 class Operator(Protocol):
-    """What Lanczos needs of R: its size, its device, and products with columns (L, p)."""
+    """An R for Lanczos: its size, its device, and products with columns (L, p)."""
 
     @property
     def shape(self) -> Any:
@@ -166,7 +166,7 @@ def full_spectrum(R: torch.Tensor, *, products: torch.dtype | None = None) -> Sp
     Notes
     -----
     Always float64: on CUDA, eigh of float32 matrices of low rank fails or returns NaN. Whatever
-    the device returns is checked on a vector; the CPU repeats what it got wrong.
+    the device returns is checked on a vector; if it is wrong the CPU computes it again.
 
     Examples
     --------
@@ -441,7 +441,7 @@ def _square(R: Any) -> torch.Tensor:
 
 
 def _eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """By the device, and by the CPU if the device fails or is wrong."""
+    """Eigendecomposition by the device, and by the CPU if the device fails or is wrong."""
     symmetric = (matrix + matrix.mT) / 2
     probe = _starts(matrix[(0,) * (matrix.ndim - 2)], 1, 0)
     try:
