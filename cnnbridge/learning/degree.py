@@ -9,22 +9,22 @@ has the argument with its assumptions.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from adaptive.checks import nonnegative
+from cnnbridge.layers.isolation import check_eager, model_copy, same_random_state
+from cnnbridge.learning.batch_loss import Batch, BatchLoss, Loss, listed, placed
 
 __all__ = ["Degree", "ParameterGroup", "degree"]
-
-Loss = Callable[[Any, Any], torch.Tensor]
 
 # Scales between which a slope is read, widest first. A deep network without normalization
 # overflows float64 at the first pair: 1e6 to the power of its depth.
@@ -121,8 +121,8 @@ class Degree:
 
 def degree(
     model: nn.Module,
-    data: tuple[Any, Any],
-    loss: Loss,
+    data: Batch,
+    loss: Loss = None,
     optimizer: torch.optim.Optimizer | None = None,
     *,
     weight_decay: float | None = None,
@@ -137,8 +137,9 @@ def degree(
     Parameters
     ----------
     model : a network; parameters with ``requires_grad`` are the ones that learn.
-    data : one batch, (input, target), of at least two rows.
-    loss : ``loss(model(input), target)`` is a scalar.
+    data : one batch of at least two rows, a tuple or dict, as in ``NetworkTask``.
+    loss : a torch loss, f(output, target), f(model, batch), or None for a model that returns its
+        own.
     optimizer : torch's optimizer of the training; its weight decay counts as a term of degree 2.
         The statement is about SGD: any other optimizer is named in ``caveats``.
     weight_decay : used in place of the optimizer's.
@@ -212,12 +213,12 @@ def _sources(
 
 
 class _Probe:
-    """A float64 copy of the model with its data, whose parameters can be scaled and trained."""
+    """A float64 copy of the model with its batch, whose parameters can be scaled and trained."""
 
     def __init__(
         self,
         model: nn.Module,
-        data: tuple[Any, Any],
+        data: Batch,
         loss: Loss,
         optimizer: torch.optim.Optimizer | None,
         weight_decay: float | None,
@@ -225,23 +226,25 @@ class _Probe:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise TypeError(f"data must be one batch (input, target); got {type(data).__name__}")
         if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(
                 f"optimizer must be a torch.optim.Optimizer or None; got {type(optimizer).__name__}"
             )
-        self.model = copy.deepcopy(model).double().train()
+        self.meet = BatchLoss(loss)
+        batches = listed(data)
+        if len(batches) != 1:
+            raise ValueError(f"data must be one batch; got {len(batches)}")
+        self.model = model_copy(check_eager(model)).double().train()
         for module in self.model.modules():
             if isinstance(module, DROPOUT):
                 module.eval()
-        self.x, self.y = _double(data[0]), _double(data[1])
-        self.loss = loss
         self.decay = _decay(optimizer) if weight_decay is None else weight_decay
         nonnegative("weight_decay", self.decay)
         self.learned = [n for n, p in self.model.named_parameters() if p.requires_grad]
         if not self.learned:
             raise ValueError("model must have parameters that learn; got none with requires_grad")
+        place = self.model.get_parameter(self.learned[0]).device
+        self.batch = _mapped(placed(batches[0], place), _double)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for p in self.model.parameters():
@@ -250,6 +253,15 @@ class _Probe:
                     p[p == 0] = OFF_ZERO * noise.to(p.device)[p == 0]
         self.start = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.buffers = {n: b.clone() for n, b in self.model.named_buffers()}
+
+    def losses(self) -> list[float]:
+        """The loss for the targets, and for targets moved on by one row.
+
+        A trained network classifies its own batch without error, and then scaling brings the loss
+        to zero instead of showing its degree; targets moved on by one row do show it.
+        """
+        with torch.no_grad(), same_random_state():
+            return [float(self.meet(self.model, b)[1]) for b in (self.batch, _rolled(self.batch))]
 
     def slope(
         self, names: Sequence[str], scales: tuple[float, float] | None = None
@@ -274,27 +286,29 @@ class _Probe:
         )
 
     def loss_degree(self, scales: tuple[float, float]) -> float:
-        """Degree of the loss in the outputs: 1 for cross-entropy, 2 for squared error."""
-        with torch.no_grad():
-            output = self.model(self.x)
-            self._restore()
-            values = [
-                max(_scalar(self.loss(a * output, y)) for y in (self.y, _rolled(self.y)))
-                for a in scales
-            ]
+        """Degree of the loss in the model's output: 1 for cross-entropy, 2 for squared error.
+
+        NaN where the output is not one tensor, or the loss is taken inside the model.
+        """
+        values = []
+        for a in scales:
+            scale: Any = lambda module, args, out, a=a: (  # noqa: E731
+                a * out if isinstance(out, torch.Tensor) else None
+            )
+            handle = self.model.register_forward_hook(scale)
+            try:
+                values.append(max(self.losses()))
+            finally:
+                handle.remove()
+                self._restore()
         if not 0 < min(values) <= max(values) < math.inf:
             return math.nan
         return math.log(values[1] / values[0]) / math.log(scales[1] / scales[0])
 
     def _regularised(self, names: Sequence[str], a: float) -> list[float]:
-        """Loss with decay at scaled parameters, for the targets and for shifted targets.
-
-        A trained network classifies its own batch without error, and then scaling brings the loss
-        to zero instead of showing its degree; targets moved on by one row do show it.
-        """
+        """Losses with weight decay where the named parameters are a times as large."""
         with self._scaled(names, a), torch.no_grad():
-            output = self.model(self.x)
-            values = [_scalar(self.loss(output, y)) for y in (self.y, _rolled(self.y))]
+            values = self.losses()
             chosen = (self.model.get_parameter(n) for n in names)
             decay = 0.5 * self.decay * sum(float(p.square().sum()) for p in chosen)
         return [value + decay for value in values]
@@ -330,7 +344,7 @@ class _Probe:
         try:
             for _ in range(2):
                 sgd.zero_grad()
-                self.loss(self.model(self.x), self.y).backward()
+                self.meet(self.model, self.batch)[1].backward()
                 sgd.step()
             return math.sqrt(sum(float(p.detach().square().sum()) for p in learned))
         finally:
@@ -338,22 +352,30 @@ class _Probe:
             self._restore()
 
 
-def _double(value: Any) -> Any:
+def _double(t: torch.Tensor) -> torch.Tensor:
+    return t.double() if t.is_floating_point() else t
+
+
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same nested batch with each tensor changed."""
     if isinstance(value, torch.Tensor):
-        value = value.detach().clone()
-        return value.double() if value.is_floating_point() else value
-    raise TypeError(f"data must hold tensors; got {type(value).__name__}")
+        return change(value)
+    if isinstance(value, dict):
+        return {k: _mapped(v, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(v, change) for v in value)
+    return value
 
 
-def _rolled(y: torch.Tensor) -> torch.Tensor:
-    return y.roll(1, 0) if y.ndim else y
-
-
-def _scalar(value: Any) -> float:
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-        raise TypeError(f"loss must give a scalar tensor; got {got}")
-    return float(value)
+def _rolled(batch: Batch) -> Batch:
+    """The batch with its targets, the last item or what is called labels, moved on by one row."""
+    move = partial(_mapped, change=lambda t: t.roll(1, 0) if t.ndim else t)
+    if isinstance(batch, dict):
+        return {
+            k: move(v) if k in ("label", "labels", "target", "targets") else v
+            for k, v in batch.items()
+        }
+    return (*batch[:-1], move(batch[-1])) if len(batch) > 1 else batch
 
 
 def _decay(optimizer: torch.optim.Optimizer | None) -> float:
@@ -368,8 +390,7 @@ def _roles(probe: _Probe) -> dict[str, list[str]]:
     owners = [m for m in probe.model.modules() if list(m.parameters(recurse=False))]
     handles = [m.register_forward_hook(lambda m, *_: used.append(m)) for m in owners]
     try:
-        with torch.no_grad():
-            probe.model(probe.x)
+        probe.losses()
     finally:
         for handle in handles:
             handle.remove()

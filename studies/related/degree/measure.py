@@ -90,9 +90,8 @@ def relative_step(
         loss(model(images[chosen]), labels[chosen]).backward()
         if update < 2:
             sgd.step()
-    ratios = [
-        lr * float(p.grad.norm() / p.norm()) for p in learned if p.ndim > 1 and p.grad is not None
-    ]
+    layers = [(p.grad, p.detach()) for p in learned if p.ndim > 1 and p.grad is not None]
+    ratios = [lr * float(gradient.norm() / p.norm()) for gradient, p in layers]
     return max(ratios) if all(map(math.isfinite, ratios)) else math.inf
 
 

@@ -195,6 +195,30 @@ def test_what_the_statement_does_not_cover_is_said():
     assert "Tanh" in str(found)
 
 
+def test_models_and_losses_of_other_shapes():
+    """A dict batch with a loss of (model, batch), and a model that returns its own loss."""
+
+    class OwnLoss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = stack(CASES["batch norm"][0])
+
+        def forward(self, x, labels):
+            return {"loss": CE(self.net(x), labels)}
+
+    torch.manual_seed(0)
+    model, (x, y) = OwnLoss(), batch()
+    wanted = degree(model.net, (x, y), CE)
+    own = degree(model, {"x": x, "labels": y})
+
+    def taken(model, b):
+        return CE(model.net(b["x"]), b["labels"])
+
+    for found in (own, degree(model, {"x": x, "labels": y}, taken)):
+        assert found.value == pytest.approx(wanted.value, abs=1e-6)
+        assert found.sources == wanted.sources
+
+
 def test_dropout_is_off_while_the_degree_is_read():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
@@ -206,12 +230,13 @@ def test_dropout_is_off_while_the_degree_is_read():
     ("change", "error", "message"),
     [
         ({"model": "net"}, TypeError, "model must be a torch.nn.Module; got str"),
-        ({"data": torch.ones(3)}, TypeError, r"data must be one batch \(input, target\)"),
+        ({"data": torch.ones(3)}, TypeError, "data must be one batch, a tuple or dict"),
+        ({"data": [batch(), batch()]}, ValueError, "data must be one batch; got 2"),
         ({"optimizer": 0.1}, TypeError, "optimizer must be a torch.optim.Optimizer or None"),
         ({"weight_decay": -1.0}, ValueError, "weight_decay must be"),
-        ({"loss": lambda z, y: z}, TypeError, "loss must give a scalar tensor"),
+        ({"loss": lambda z, y: z}, TypeError, "loss must return a scalar tensor"),
         ({"loss": lambda z, y: 0 * z.sum()}, ValueError, "loss must be finite and positive"),
-        ({"data": ("words", torch.ones(3))}, TypeError, "data must hold tensors; got str"),
+        ({"data": ("words", torch.ones(3))}, TypeError, "must be a torch.Tensor; got str"),
     ],
 )
 def test_bad_input_gets_one_sentence(change, error, message):

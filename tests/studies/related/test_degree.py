@@ -8,7 +8,7 @@ from cnnbridge import degree
 from studies.engine.protocol import Measured
 from studies.related.degree import AFFINE, BATCH, FORMS, SQUARED, Cell, Config, Form
 from studies.related.degree.judge import fitted_constant, judge, lookup, miss, networks
-from studies.related.degree.measure import conv_degree, head_bound
+from studies.related.degree.measure import conv_degree, head_bound, relative_step
 from studies.related.degree.networks import build, loss_of
 
 
@@ -74,6 +74,17 @@ def test_the_bound_of_the_head_is_where_training_the_head_diverges():
             loss(model(x), y).backward()
             sgd.step()
         assert (float(model.head.weight.detach().norm()) > 1e3) == diverges
+
+
+def test_the_relative_step_is_that_of_the_third_gradient():
+    cell = Cell(Form(), seed=3)
+    torch.manual_seed(0)
+    model = build(cell.form, 1, 10, (4, 4, 4, 4))
+    x, y = torch.randn(64, 1, 16, 16), torch.arange(64) % 10
+    found = [relative_step(cell, model, x, y, lr) for lr in (1e-6, 2e-6, 1e6)]
+    assert found[1] == pytest.approx(2 * found[0], rel=1e-3)
+    assert found[0] < 1e-4
+    assert found[2] > 1
 
 
 def record(lr, norm, loss=1.0):
