@@ -106,7 +106,7 @@ def commit(source: Path | None = None) -> dict[str, Any] | None:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments],
+            ["git", "--no-optional-locks", *arguments],
             cwd=source.parent,
             check=True,
             capture_output=True,

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -20,6 +18,7 @@ import typer
 from studies import registry
 from studies.engine.errors import UserError, missing
 from studies.engine.files import output_folder
+from studies.engine.interrupts import interruptible
 from studies.engine.provenance import command_line
 from studies.engine.summary import Summary
 
@@ -31,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # [grid] is no markup
 )
 
 
@@ -62,7 +62,7 @@ DataRoot = Annotated[
     Path | None, typer.Option(help="For cifar10: the folder with cifar-10-batches-py.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="Of the images drawn, the weights and the order.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the images drawn, the weights and the order.")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Processes; the numbers do not depend on it.", show_default="one per core"),
@@ -241,26 +241,19 @@ def _choices(
 
 @contextlib.contextmanager
 def _one_sentence(folder: Path) -> Iterator[None]:
-    """Print a ``UserError`` as one sentence; treat SIGTERM like Ctrl-C."""
-
-    def stop(signum: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    # signals can be set in the main thread only
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if main else None
+    """Print a ``UserError`` as one sentence; treat a closed terminal and SIGTERM like Ctrl-C."""
     try:
-        yield
+        with interruptible(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            yield
     except UserError as error:
-        fail(_sentence(str(error)), 2)
+        # it may begin with somebody's identifier, whose first letter stays as it is
+        fail(f"naturalmodes: {_sentence(str(error))}", 2)
     except ModuleNotFoundError as error:
         fail(missing(error), 1)
     except KeyboardInterrupt:
         fail(f"Interrupted; what was finished is in {folder}.", 130)
     finally:
         sys.stdout.flush()
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _finish(summary: Summary) -> None:
@@ -269,5 +262,4 @@ def _finish(summary: Summary) -> None:
 
 
 def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "?", "!")) else text + "."

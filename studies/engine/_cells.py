@@ -9,7 +9,8 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,13 @@ def tasks_of(
         data = canonical(config)
         if not isinstance(data, dict):
             raise UserError(f"a config must be a mapping or a dataclass, got {config!r}.")
-        identity = {"function": name, "version": version, "config": data}
+        try:
+            identity = text_of({"function": name, "version": version, "config": data})
+        except ValueError as error:  # an integer of too many digits
+            raise UserError(f"a config cannot be written down: {error}.") from error
         tasks.append(
             Task(
-                key=hashlib.sha256(text_of(identity).encode()).hexdigest()[:24],
+                key=hashlib.sha256(identity.encode()).hexdigest()[:24],
                 name=name,
                 version=version,
                 path=path,
@@ -151,7 +155,9 @@ def canonical(value: Any, where: str = "the config") -> Any:
         for name in value:
             if not isinstance(name, str):
                 raise UserError(f"names in {where} must be strings, got {name!r}.")
-        return {name: canonical(part, f"{where}[{name!r}]") for name, part in value.items()}
+        return _escaped(
+            {name: canonical(part, f"{where}[{name!r}]") for name, part in value.items()}
+        )
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, np.generic):
@@ -201,7 +207,12 @@ def encode(value: Any) -> tuple[Any, Arrays]:
         if torch and isinstance(value, torch.Tensor):
             value = value.detach().cpu().numpy()
         if isinstance(value, Mapping):
-            return {str(name): encode(part, f"{where}[{name!r}]") for name, part in value.items()}
+            parts: dict[str, Any] = {}
+            for name, part in value.items():
+                if str(name) in parts:
+                    raise ValueError(f"two names in {where} are written {str(name)!r}")
+                parts[str(name)] = encode(part, f"{where}[{name!r}]")
+            return _escaped(parts)
         if isinstance(value, list | tuple):
             return [encode(part, f"{where}[{i}]") for i, part in enumerate(value)]
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
@@ -221,7 +232,30 @@ def encode(value: Any) -> tuple[Any, Arrays]:
             "lists and mappings"
         )
 
-    return encode(value, "the result"), arrays
+    document = encode(value, "the result")
+    text_of(document)  # an integer of too many digits cannot be written down
+    if isinstance(document, dict):
+        names = Counter(_leaves(document))
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"two numbers of the result are called {twice[0]!r} in a table")
+    return document, arrays
+
+
+MARKS = ("__float__", "__array__", "__mapping__")  # how plain data says what it cannot hold
+
+
+def _escaped(parts: dict[str, Any]) -> dict[str, Any]:
+    """A mapping that reads like a mark of ours, as one that does not."""
+    return {"__mapping__": parts} if len(parts) == 1 and next(iter(parts)) in MARKS else parts
+
+
+def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Names as ``flat`` joins them."""
+    for name, part in document.items():
+        if isinstance(part, dict) and not (len(part) == 1 and next(iter(part)) in MARKS):
+            yield from _leaves(part, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def decode(document: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -230,6 +264,8 @@ def decode(document: Any, arrays: Mapping[str, np.ndarray]) -> Any:
             return float(document["__float__"])
         if document.keys() == {"__array__"}:
             return arrays[document["__array__"]]
+        if document.keys() == {"__mapping__"}:
+            document = document["__mapping__"]
         return {name: decode(part, arrays) for name, part in document.items()}
     if isinstance(document, list):
         return [decode(part, arrays) for part in document]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ import numpy as np
 
 from studies.engine._cells import Outcome, Record, Task, decode, text_of
 from studies.engine.errors import UserError
-from studies.engine.files import write_atomically, write_json
+from studies.engine.files import UNFINISHED, write_atomically, write_json
 
 __all__ = ["Store"]
 
 FORMAT = 1
+STALE = 86400  # seconds after which a file that was never finished is nobody's
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +29,25 @@ logger = logging.getLogger(__name__)
 class Store:
     """The files of one folder: ``sweep.json``, and per cell ``cells/KEY.json``.
 
-    Arrays of a cell are in ``cells/KEY.npz``, which the JSON names by its hash; it is written
-    first, so that a cell is there when its JSON is. What raised is in ``cells/KEY.error.json``.
+    Arrays of a cell are in ``cells/KEY.HASH.npz``, named by their content and written first: a cell
+    is there when its JSON is, and two runs that write the same cell do not mix their halves. What
+    raised is in ``cells/KEY.error.json``.
     """
 
     def __init__(self, out: Path) -> None:
         self.plan_path = out / "sweep.json"
         self.cells = out / "cells"
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file for a cell, whatever it holds."""
+        return (self.cells / f"{key}.json").exists() or self.error_path(key).exists()
+
+    def sweep_up(self) -> None:
+        """Remove what runs that were killed long ago left half written."""
+        for path in self.cells.glob(f"{UNFINISHED}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STALE:
+                    path.unlink()
 
     def error_path(self, key: str) -> Path:
         """Where the error of a cell is."""
@@ -50,10 +65,11 @@ class Store:
     def read_plan(self) -> list[str]:
         """The keys of the last grid, in order, each once."""
         try:
-            return list(dict.fromkeys(json.loads(self.plan_path.read_text())["cells"]))
+            plan = json.loads(self.plan_path.read_text(encoding="utf-8"))
+            return list(dict.fromkeys(map(str, plan["cells"])))
         except FileNotFoundError:
             raise UserError(f"no sweep was run in {self.plan_path.parent}.") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.plan_path} is damaged: {error}.") from error
 
     def write(self, task: Task, outcome: Outcome) -> Record:
@@ -75,15 +91,16 @@ class Store:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **outcome.arrays)  # type: ignore[arg-type]
             content = buffer.getvalue()
-            write_atomically(path.with_suffix(".npz"), lambda t: t.write_bytes(content))
-            record["arrays"] = hashlib.sha256(content).hexdigest()
+            digest = hashlib.sha256(content).hexdigest()
+            record["arrays"], arrays = digest, self._arrays_path(task.key, digest)
+            write_atomically(arrays, lambda t: t.write_bytes(content))
         record["result"] = outcome.document
         record["digest"] = _digest(record)
         self._write_text(path, record)
         self.error_path(task.key).unlink(missing_ok=True)
         cell = self.read(task.key)
         if cell is None:
-            raise OSError(f"{path} did not read back as it was written")
+            raise UserError(f"{path} did not read back as it was written.")
         return cell
 
     def read(self, key: str) -> Record | None:
@@ -98,16 +115,16 @@ class Store:
             return Record(
                 key=key,
                 config=decode(record["config"], {}),
-                result=decode(record["result"], self._read_arrays(path, record["arrays"])),
+                result=decode(record["result"], self._read_arrays(key, record["arrays"])),
                 error=None,
-                seconds=record["seconds"],
-                manifest=record["manifest"],
+                seconds=float(record["seconds"]),
+                manifest=_manifest(record["manifest"]),
             )
         except FileNotFoundError as error:
             if not path.exists():
                 return None
             reason: Exception = error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = error
         logger.warning("The result %s is damaged and does not count: %s.", path, reason)
         return None
@@ -117,13 +134,16 @@ class Store:
         try:
             record = json.loads(self.error_path(key).read_text(encoding="utf-8"))
             return _failed(record, record["error"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _read_arrays(self, path: Path, digest: str | None) -> Mapping[str, np.ndarray]:
+    def _arrays_path(self, key: str, digest: str) -> Path:
+        return self.cells / f"{key}.{digest[:16]}.npz"
+
+    def _read_arrays(self, key: str, digest: str | None) -> Mapping[str, np.ndarray]:
         if digest is None:
             return {}
-        content = path.with_suffix(".npz").read_bytes()
+        content = self._arrays_path(key, digest).read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError("its arrays do not match their checksum")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -140,9 +160,19 @@ def _failed(record: Mapping[str, Any], error: Mapping[str, str]) -> Record:
         config=decode(record["config"], {}),
         result=None,
         error=f"{error['type']}: {error['message']}",
-        seconds=record["seconds"],
-        manifest=record["manifest"],
+        seconds=float(record["seconds"]),
+        manifest=_manifest(record["manifest"]),
     )
+
+
+def _manifest(data: Any) -> Mapping[str, Any]:
+    """The manifest, if it has the shape of one: people edit files."""
+    commit, versions = data.get("commit"), data.get("versions")
+    if not (commit is None or {"sha", "dirty"} <= commit.keys()):
+        raise ValueError("the commit in its manifest is not one")
+    if not (versions is None or isinstance(versions, Mapping)):
+        raise ValueError("the versions in its manifest are not a mapping")
+    return data
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import inspect
 import logging
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -25,6 +27,7 @@ import threadpoolctl
 
 from studies.engine._cells import Arrays, Outcome, Task, encode
 from studies.engine.errors import UserError
+from studies.engine.interrupts import Interrupted
 from studies.engine.provenance import commit, machine, versions
 
 __all__ = ["on_cluster", "on_processes", "one_thread", "run_cell", "worker_count"]
@@ -56,13 +59,15 @@ def run_cell(task: Task) -> Outcome:
         try:
             function = task.function or _import(task.path, task.root)
             source = inspect.getsourcefile(function) if inspect.isfunction(function) else None
-            with one_thread(), _seeded(task.key):
+            with one_thread(), _seeded(task.key), _folder_kept():
                 result = function(**task.config) if task.keywords else function(task.config)
             document, arrays = encode(result)
-        except (Exception, SystemExit) as caught:
+        except Interrupted:
+            raise
+        except BaseException as caught:  # whatever a cell raises is its own affair
             error = {
                 "type": type(caught).__name__,
-                "message": str(caught),
+                "message": _message(caught),
                 "traceback": traceback.format_exc(),
             }
         seconds = time.perf_counter() - began
@@ -75,6 +80,23 @@ def run_cell(task: Task) -> Outcome:
             "commit": _commit(source),
         }
         return Outcome(document, arrays, error, seconds, manifest)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "its message cannot be shown"
+
+
+@contextlib.contextmanager
+def _folder_kept() -> Iterator[None]:
+    """Come back to the current folder, so that no cell moves the next one."""
+    here = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 def _import(name: str, root: str | None) -> Callable[..., Any]:
@@ -172,7 +194,8 @@ def on_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Ou
     from joblib.externals import loky
 
     queue, deaths = deque(tasks), dict.fromkeys((task.key for task in tasks), 0)
-    environment = dict.fromkeys(THREAD_VARIABLES, "1")
+    # the order of sets, too, is the same in every run
+    environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONHASHSEED": "0"}
     pools: set[loky.ProcessPoolExecutor] = set()
     idle: list[loky.ProcessPoolExecutor] = []
     running: dict[Future[Outcome], tuple[Task, loky.ProcessPoolExecutor]] = {}
@@ -180,8 +203,11 @@ def on_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Ou
         while queue or running:
             while queue and len(running) < workers:
                 if not idle:
-                    idle.append(loky.ProcessPoolExecutor(1, env=environment))
-                    pools.add(idle[-1])
+                    pool = loky.ProcessPoolExecutor(
+                        1, env=environment, initializer=_live_with, initargs=(os.getpid(),)
+                    )
+                    idle.append(pool)
+                    pools.add(pool)
                 pool, task = idle.pop(), queue.popleft()
                 running[pool.submit(run_cell, task)] = task, pool
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -207,8 +233,21 @@ def on_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Ou
             pool.shutdown(wait=True, kill_workers=bool(running))
 
 
+def _live_with(parent: int) -> None:
+    """Let this worker end when its main process does, and leave Ctrl-C to that process."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it has died already
+        os._exit(1)
+
+
 def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[Task, Outcome]]:
-    """Cells on an existing Dask cluster, as they finish."""
+    """Cells on an existing Dask cluster, as they finish.
+
+    The cluster must answer even when no cell is left to run: to name one that is gone is a mistake.
+    """
     try:
         import distributed
     except ModuleNotFoundError as reason:
@@ -220,6 +259,8 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[Task, Outc
     except (OSError, ValueError) as reason:
         raise UserError(f"no Dask scheduler answers at {address}.") from reason
     with client:
+        if not tasks:
+            return
         try:
             client.wait_for_workers(1, timeout=WAIT_FOR_CLUSTER)
         except TimeoutError as reason:

@@ -15,7 +15,18 @@ import numpy as np
 from adaptive.files import json_text
 from studies.engine.errors import UserError
 
-__all__ = ["flat", "output_folder", "write_arrays", "write_atomically", "write_csv", "write_json"]
+__all__ = [
+    "UNFINISHED",
+    "flat",
+    "output_folder",
+    "write_arrays",
+    "write_atomically",
+    "write_csv",
+    "write_json",
+]
+
+
+UNFINISHED = ".unfinished-"  # how the names of files begin that are not whole yet
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -46,15 +57,27 @@ def output_folder(out: Path) -> Path:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV, atomically."""
+    """Write a table as CSV, atomically; no cell of it is a formula to a spreadsheet."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        # names of files may hold bytes that are no text
+        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(rows)
+            writer.writerow([_harmless(name) for name in columns])
+            writer.writerows([_harmless(value) for value in row] for row in rows)
 
     write_atomically(path, write)
+
+
+def _harmless(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    if not (isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))):
+        return value
+    try:
+        float(value.replace("∞", "inf"))
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -67,9 +90,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Whoever reads ``path``, and whenever the run dies, finds the old file or the new one, whole.
     The temporary file keeps the suffix of ``path``, by which some writers choose the format.
+
+    Raises
+    ------
+    UserError : the disk is full, or the folder cannot be written to.
     """
+    try:
+        _write_atomically(path, write)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f"{UNFINISHED}{path.stem}-", suffix=path.suffix
+    )
     temporary = Path(name)
     try:
         os.close(handle)
@@ -81,7 +117,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name outlast a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +30,7 @@ from studies.engine._store import Store
 from studies.engine._workers import on_cluster, on_processes, one_thread, run_cell, worker_count
 from studies.engine.errors import UserError
 from studies.engine.files import output_folder
+from studies.engine.interrupts import interruptible
 
 __all__ = [
     "Outlook",
@@ -43,6 +46,8 @@ __all__ = [
 ]
 
 Engine = Literal["joblib", "serial", "dask"]
+
+MOST_CELLS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,14 @@ def product(base: Config | None = None, /, **axes: Sequence[Any]) -> list[Any]:
     Returns
     -------
     A list of dicts, or of such dataclasses.
+
+    Raises
+    ------
+    UserError : an axis is no list or is empty, or there are more than a million combinations.
     """
-    for name, values in axes.items():
-        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
-            raise UserError(f"the values of {name!r} must be a list, got {values!r}.")
-        if len(values) == 0:
-            raise UserError(f"the list of values of {name!r} is empty.")
+    cells = math.prod(map(len, _checked(axes).values()))
+    if cells > MOST_CELLS:
+        raise UserError(f"the grid has {cells:,} cells; at most {MOST_CELLS:,} can be listed.")
     combinations = [dict(zip(axes, v, strict=True)) for v in itertools.product(*axes.values())]
     if dataclasses.is_dataclass(base) and not isinstance(base, type):
         unknown = axes.keys() - {field.name for field in dataclasses.fields(base)}
@@ -90,6 +97,15 @@ def product(base: Config | None = None, /, **axes: Sequence[Any]) -> list[Any]:
         return [dataclasses.replace(base, **combination) for combination in combinations]
     fixed = dict(base or {})  # type: ignore[arg-type]
     return [{**fixed, **combination} for combination in combinations]
+
+
+def _checked(axes: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
+    for name, values in axes.items():
+        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+            raise UserError(f"the values of {name!r} must be a list, got {values!r}.")
+        if len(values) == 0:
+            raise UserError(f"the list of values of {name!r} is empty.")
+    return axes
 
 
 def run_grid(
@@ -133,8 +149,9 @@ def run_grid(
 
     Raises
     ------
-    UserError : the grid, the folder or the cluster will not do.
-    KeyboardInterrupt : passed on, with everything finished on disk.
+    UserError : the grid, the folder or the cluster will not do, or the disk is full.
+    KeyboardInterrupt : Ctrl-C, with everything finished on disk. One that the function itself
+        raises is an error of its cell.
 
     Examples
     --------
@@ -153,17 +170,18 @@ def run_grid(
     if engine not in ("joblib", "serial", "dask"):
         raise UserError(f"unknown engine {engine!r}: choose joblib, serial or dask.")
     tasks = tasks_of(function, grid, version, keywords, name)
-    store = Store(output_folder(Path(out)))
+    store = Store(output_folder(Path(out).absolute()))  # a cell may change the current folder
+    store.sweep_up()
     store.write_plan(tasks)
     done = {key: cell for key in dict.fromkeys(t.key for t in tasks) if (cell := store.read(key))}
     todo = list({t.key: t for t in tasks if t.key not in done}.values())
     count = worker_count(workers, len(todo))
 
     finished: Iterator[tuple[Task, Outcome]]
-    if not todo:
-        finished = iter(())
-    elif engine == "dask":
+    if engine == "dask":
         finished = on_cluster(todo, str(cluster))
+    elif not todo:
+        finished = iter(())
     elif engine == "serial":
         finished = ((task, run_cell(task)) for task in todo)
     else:
@@ -171,6 +189,7 @@ def run_grid(
 
     failures = 0
     with (
+        interruptible(signal.SIGINT),
         contextlib.closing(_closable(finished)) as stream,
         _bar(len(done) + len(todo), len(done), progress) as bar,
     ):
@@ -180,6 +199,11 @@ def run_grid(
             if failures:
                 bar.set_postfix_str(f"{failures} failed", refresh=False)
             bar.update()
+    if lost := sum(not store.has(key) for key in done):
+        raise UserError(
+            f"{lost:,} of {len(done):,} finished cells are no longer in {store.cells}: somebody "
+            "removed them during the run. Run it again to compute them."
+        )
     return [done[task.key] for task in tasks]
 
 

@@ -155,7 +155,8 @@ def write_page(
         verdicts=get_args(Verdict),
         commit=commit_text(summary.commit) if summary is not None else "",
     )
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    content = page.encode("utf-8", errors="backslashreplace")  # names of files may be no text
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def answer_sections(

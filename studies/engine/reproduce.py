@@ -19,7 +19,7 @@ from studies.engine import page
 from studies.engine.checks import Verdict, worst
 from studies.engine.configuring import configure, uses_images
 from studies.engine.errors import UserError
-from studies.engine.files import output_folder
+from studies.engine.files import output_folder, write_atomically
 from studies.engine.protocol import Claim, Paper, Study
 from studies.engine.provenance import command_line, commit, machine, versions
 from studies.engine.runner import run
@@ -191,7 +191,8 @@ def _run(part: _Part, device: str, workers: int | None) -> UserError | None:
     except Exception as error:
         part.error = f"It raised {type(error).__name__}: {error}"
         output_folder(part.folder)
-        (part.folder / "traceback.txt").write_text(traceback.format_exc())
+        told = traceback.format_exc().encode("utf-8", errors="backslashreplace")
+        write_atomically(part.folder / "traceback.txt", lambda path: path.write_bytes(told))
     return None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from adaptive.files import plain, unplain
 from studies.engine.checks import Check, Verdict
@@ -88,6 +88,7 @@ class Summary:
             summary.checks = [Check(**check) for check in summary.checks]  # type: ignore[arg-type]
             if summary.answer is not None:
                 summary.answer = Answer(**summary.answer)  # type: ignore[arg-type]
+            _check_shape(summary)
         except FileNotFoundError:
             raise UserError(f"there is no {path.name} in {path.parent}.") from None
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -105,3 +106,52 @@ class Summary:
     def write(self, path: Path) -> None:
         """Write ``summary.json``."""
         write_json(path, self.to_dict())
+
+
+def _check_shape(summary: Summary) -> None:
+    """Raise a ``ValueError`` for what somebody's editor has turned into something else."""
+    number, text = (int, float, type(None)), (str, type(None))
+    shapes = {
+        "study": str,
+        "config": Mapping,
+        "seed": (int, type(None)),
+        "device": str,
+        "command": str,
+        "versions": Mapping,
+        "machine": Mapping,
+        "commit": (Mapping, type(None)),
+        "status": str,
+        "started": str,
+        "duration": (int, float),
+        "results": Mapping,
+        "problems": list,
+    }
+    _check_fields(summary, shapes, "")
+    if summary.commit is not None and not {"sha", "dirty"} <= summary.commit.keys():
+        raise ValueError("its commit has no sha and dirty")
+    if summary.status not in get_args(Status):
+        raise ValueError(f"its status is {summary.status!r}")
+    check_shapes = {
+        "name": str,
+        "predicted": number,
+        "observed": number,
+        "tolerance": number,
+        "verdict": str,
+        "rule": str,
+        "unit": text,
+        "note": text,
+    }
+    for check in summary.checks:
+        _check_fields(check, check_shapes, "the check's ")
+    verdicts = [check.verdict for check in summary.checks]
+    verdicts += [summary.answer.verdict] if summary.answer is not None else []
+    for verdict in verdicts:
+        if verdict not in get_args(Verdict):
+            raise ValueError(f"a verdict is {verdict!r}")
+
+
+def _check_fields(value: object, shapes: Mapping[str, Any], whose: str) -> None:
+    for name, kinds in shapes.items():
+        found = getattr(value, name)
+        if not isinstance(found, kinds):
+            raise ValueError(f"{whose}{name} is a {type(found).__name__}")

@@ -87,7 +87,7 @@ def read(path: str | Path) -> SweepFile:
     """
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:
@@ -114,7 +114,7 @@ def read(path: str | Path) -> SweepFile:
             raise UserError(f"{name} in [grid] of {path} is an empty list.")
         if name in fixed:
             raise UserError(f"{name} is in [grid] and in [fixed] of {path}.")
-    function = find(target, [Path.cwd(), path.resolve().parent])
+    function = find(target, [path.resolve().parent, Path.cwd()])  # the last is looked in first
     keywords = fit(function, [*axes, *fixed])
     return SweepFile(path.stem, target, function, version, axes, fixed, keywords)
 
@@ -131,7 +131,7 @@ def find(target: str, folders: Sequence[Path]) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(f"cannot import {module_name}: {error}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise UserError(f"importing {module_name} raises {kind}: {error}.") from error
     function = getattr(module, name, None)
@@ -149,7 +149,13 @@ def fit(function: Callable[..., Any], names: Sequence[str]) -> bool:
     ------
     UserError : it takes neither.
     """
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError as error:
+        raise UserError(
+            f"{function.__name__} does not say which parameters it has: sweep a function of your "
+            "own that calls it."
+        ) from error
     if list(parameters) == ["config"]:
         return False
     kinds = {parameter.kind for parameter in parameters.values()}
@@ -247,6 +253,7 @@ def run(
     The summary is ``complete`` when no cell failed.
     """
     began = time.monotonic()
+    out = out.absolute()  # a cell may change the current folder
     cells = sweep.run_grid(
         asked.function,
         asked.grid,

@@ -7,6 +7,7 @@ read files that are already on disk.
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ __all__ = ["ImageData", "Images", "load", "tensors"]
 
 FOLDER_IMAGE_SIZE = 32
 SMALLEST_IMAGE = 8
+MOST_PIXELS = 100_000_000  # of one file: decoded, it fills 0.3 GB
+# what the suffixes that are looked for stand for; PIL would run whatever decoder the bytes ask for
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,37 +217,66 @@ def _cifar10(
 def _folder(
     path: str, rng: np.random.Generator, limit: int | None, size: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    from PIL import Image, ImageOps
-    from torchvision.datasets import ImageFolder
-
     if not path:
         raise UserError("folder: needs a path, as in folder:pictures.")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}.")
-    try:
-        source = ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        problem = str(error).splitlines()[0].rstrip(".")
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if not classes:
+        raise UserError(f"{folder} should hold one folder of images per class, but has no folder.")
+    if len(classes) < 2:
+        raise UserError(f"{folder} holds the single class {classes[0]!r}; a classifier needs two.")
+    samples = [(file, i) for i, name in enumerate(classes) for file in _files(folder / name)]
+    found = {label for _, label in samples}
+    if empty := [name for i, name in enumerate(classes) if i not in found]:
         raise UserError(
-            f"{folder} should hold one folder of images per class, but: {problem}."
-        ) from error
-    if len(source.classes) < 2:
-        raise UserError(
-            f"{folder} holds the single class {source.classes[0]!r}; a classifier needs two."
+            f"{folder} should hold one folder of images per class, but {', '.join(empty)} has "
+            f"none that ends in {', '.join(SUFFIXES)}."
         )
-    keep = _draw(len(source.samples), rng, limit)
+    keep = _draw(len(samples), rng, limit)
     pixels = np.empty((len(keep), size, size, 3), dtype=np.uint8)
     for row, index in enumerate(tqdm(keep, desc="reading images", unit="image", delay=2)):
-        file = source.samples[index][0]
-        try:
-            with Image.open(file) as image:
+        pixels[row] = _read(samples[index][0], size)
+    labels = np.asarray([samples[index][1] for index in keep])
+    return pixels, labels, tuple(classes)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The images in a folder and those below it, in order; links are followed, once each."""
+    found: list[tuple[str, str]] = []
+    seen = {os.path.realpath(folder)}
+    for where, below, names in os.walk(folder, followlinks=True):
+        below[:] = [
+            name
+            for name in sorted(below)
+            if (real := os.path.realpath(os.path.join(where, name))) not in seen
+            and not seen.add(real)  # type: ignore[func-returns-value]
+        ]
+        found += [(where, name) for name in names if name.lower().endswith(SUFFIXES)]
+    return [Path(where, name) for where, name in sorted(found)]
+
+
+def _read(file: Path, size: int) -> np.ndarray:
+    """(size, size, 3) uint8; the image is decoded only when it is a file of a bearable size."""
+    from PIL import Image, ImageOps
+
+    try:
+        if not file.is_file():  # opening a pipe waits for ever
+            raise ValueError("it is not a regular file")
+        with warnings.catch_warnings():
+            # on a file with odd metadata; what matters is whether its pixels can be had
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise ValueError(
+                        f"it has {width:,} x {height:,} pixels; at most {MOST_PIXELS:,} are taken"
+                    )
                 upright = ImageOps.exif_transpose(image).convert("RGB")
-                pixels[row] = np.asarray(_squared(upright, size))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"the image {file} cannot be read: {_first_line(error)}.") from error
-    labels = np.asarray([source.samples[index][1] for index in keep])
-    return pixels, labels, tuple(source.classes)
+                return np.asarray(_squared(upright, size))
+    except Exception as error:  # decoders raise whatever they please on damaged bytes
+        raise UserError(f"the image {file} cannot be read: {_first_line(error)}.") from error
 
 
 def _squared(image: Any, size: int) -> Any:

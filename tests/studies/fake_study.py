@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from studies.engine.checks import at_most
 from studies.engine.errors import UserError
+from studies.engine.interrupts import Interrupted
 from studies.engine.protocol import Claim, Figure, Findings, Paper, Study
 
 EXPERIMENT = "We looked at nothing at all."
@@ -41,7 +42,7 @@ def measure(cell):
     how = BEHAVIOUR.get(cell.gate.name, "ok")
     RUNS.append(cell.gate.name)
     if how == "stop":
-        raise KeyboardInterrupt
+        raise Interrupted
     if how == "half":
         raise ValueError("half of it is missing")
     return {"error": 2.0 if how == "wrong" else 0.5}

@@ -1,5 +1,7 @@
 """The command line: what works leaves results, what cannot work is one sentence."""
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +68,7 @@ def test_cuda_that_is_not_there(tmp_path, monkeypatch):
 def test_missing_data_leaves_an_older_run_alone(tmp_path):
     (tmp_path / "summary.json").write_text("older")
     result = call("run", "conv-modes", "--data", "folder:/no/such", "--out", tmp_path)
-    assert_refused(result, "There is no folder /no/such.")
+    assert_refused(result, "naturalmodes: there is no folder /no/such.")
     assert (tmp_path / "summary.json").read_text() == "older"
 
 
@@ -78,7 +80,7 @@ def test_cifar10_without_root(tmp_path):
 def test_out_is_a_file(tmp_path):
     (tmp_path / "taken").write_text("")
     result = call("run", "conv-modes", "--out", tmp_path / "taken")
-    assert_refused(result, "Cannot write results", "taken")
+    assert_refused(result, "cannot write results", "taken")
 
 
 @pytest.mark.parametrize("package", ["typer", "torch", "matplotlib"])
@@ -153,3 +155,31 @@ def test_set_and_judge(tmp_path):
     assert "Verdict: holds." in result.stdout
     assert fake_study.RUNS == ["fake-a"]
     assert Summary.read(tmp_path / "summary.json").answer.against == []
+
+
+def command(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "studies", *words], capture_output=True, check=False, **options
+    )
+
+
+def test_terminals_that_lack_letters_and_streams_that_are_closed(tmp_path):
+    (tmp_path / "my.toml").write_text(
+        'function = "operator:abs"\n[grid]\na = ["λ"]', encoding="utf-8"
+    )
+    ascii_ = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    done = command("sweep", "my.toml", "--dry-run", cwd=tmp_path, env=ascii_)
+    assert b"\\u03bb" in done.stdout, done.stderr
+    quoted = shlex.join([sys.executable, "-m", "studies", "list"])
+    closed = subprocess.run(f"{quoted} >&-", shell=True, capture_output=True, cwd=ROOT)
+    assert (closed.returncode, closed.stderr) == (0, b"")
+
+
+def test_help_shows_names_in_brackets():
+    assert "[grid] and [fixed]" in " ".join(call("sweep", "--help").stdout.split())
+
+
+def test_a_seed_is_no_negative_number(tmp_path):
+    result = call("run", "conv-modes", "--seed", "-1", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "seed" in result.stderr

@@ -1,5 +1,7 @@
 """Two runs compared."""
 
+import json
+
 import pytest
 
 from studies.engine.comparison import compare, sentences, text, write
@@ -69,3 +71,38 @@ def test_page_in_a_browser(runs, tmp_path):
 def test_no_run(tmp_path):
     with pytest.raises(UserError, match=r"no summary\.json"):
         compare(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("commit", {}),
+        ("commit", "abc"),
+        ("versions", ["numpy 2"]),
+        ("config", ["a"]),
+        ("machine", None),
+        ("results", [1]),
+        ("problems", "none"),
+        ("duration", "long"),
+        ("status", "lost"),
+        ("seed", "x"),
+        ("checks", [{"name": "only"}]),
+        ("checks", 3),
+        ("checks.observed", "text"),
+        ("checks.verdict", "perhaps"),
+        ("answer.verdict", "perhaps"),
+        ("answer", [1]),
+    ],
+)
+def test_a_summary_that_somebody_edited_is_refused_in_one_sentence(runs, name, value):
+    folder = runs("a")
+    data = json.loads((folder / "summary.json").read_text())
+    part, _, field = name.partition(".")
+    if field:
+        where = data[part][0] if part == "checks" else data[part]
+        where[field] = value
+    else:
+        data[name] = value
+    (folder / "summary.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"summary\.json is not the summary of a run: "):
+        compare(folder, folder)

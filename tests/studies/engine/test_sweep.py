@@ -202,6 +202,11 @@ def test_rerun_skips_what_is_there(tmp_path):
     assert calls(tmp_path) == [0, 1, 2, 3]
 
 
+def arrays_of(path):
+    (found,) = path.parent.glob(f"{path.stem}.*.npz")
+    return found
+
+
 def damage(path, how):
     if how == "cut":
         path.write_bytes(path.read_bytes()[:40])
@@ -212,15 +217,22 @@ def damage(path, how):
     elif how == "other":
         path.write_text(path.read_text().replace(path.stem, "f" * 24))
     elif how == "arrays cut":
-        path.with_suffix(".npz").write_bytes(b"PK")
+        arrays_of(path).write_bytes(b"PK")
     elif how == "arrays gone":
-        path.with_suffix(".npz").unlink()
+        arrays_of(path).unlink()
+    elif how == "manifest":
+        path.write_text(path.read_text().replace('"manifest": {', '"manifest": [], "x": {'))
+    elif how == "commit":
+        record = json.loads(path.read_text())
+        record["manifest"]["commit"] = {}
+        path.write_text(json.dumps(record))
     else:
         path.write_text("[]")
 
 
 @pytest.mark.parametrize(
-    "how", ["cut", "empty", "number", "other", "arrays cut", "arrays gone", "list"]
+    "how",
+    ["cut", "empty", "number", "other", "arrays cut", "arrays gone", "list", "manifest", "commit"],
 )
 def test_damaged_results_are_made_again(tmp_path, how, caplog):
     grid = product(Setting(0.1, 0), seed=[0, 1])
@@ -257,6 +269,173 @@ def test_errors_have_their_own_files_and_are_tried_again(tmp_path):
 def test_results_that_cannot_be_kept(tmp_path):
     (cell,) = quiet(unpresentable, [{}], tmp_path)
     assert cell.error.startswith("TypeError: the result['curve'][0] is a object; a result holds")
+
+
+class Untold(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Own(BaseException):
+    pass
+
+
+def hostile(config):
+    """Every way to take a sweep down that somebody has found."""
+    kind = config["kind"]
+    raised = {
+        "untold": Untold(),
+        "own": Own("of its own"),
+        "ctrl-c": KeyboardInterrupt(),
+        "exit": SystemExit(5),
+        "generator": GeneratorExit(),
+        "memory": MemoryError(),
+    }
+    if kind in raised:
+        raise raised[kind]
+    if kind == "moves":
+        os.chdir("/")
+    return {
+        "float": {"__float__": "boom"},
+        "array": {"__array__": "x"},
+        "mapping": {"__mapping__": {"__float__": "nan"}},
+        "digits": {"x": 10**5000},
+        "surrogate": {"name\udcff": "\udcff"},
+        "twice": {1: "a", "1": "b"},
+        "dots": {"a.b": 1, "a": {"b": 2}},
+        "cycle": cycle(),
+    }.get(kind, {"x": 1})
+
+
+def cycle():
+    ring = []
+    ring.append(ring)
+    return ring
+
+
+KEPT = {
+    "float": {"__float__": "boom"},
+    "array": {"__array__": "x"},
+    "mapping": {"__mapping__": {"__float__": "nan"}},
+    "surrogate": {"name\udcff": "\udcff"},
+    "moves": {"x": 1},
+    "plain": {"x": 1},
+}
+ENDS = {
+    "untold": "Untold: its message cannot be shown",
+    "own": "Own: of its own",
+    "ctrl-c": "KeyboardInterrupt: ",
+    "exit": "SystemExit: 5",
+    "generator": "GeneratorExit: ",
+    "memory": "MemoryError: ",
+    "digits": "ValueError: Exceeds the limit",
+    "twice": "ValueError: two names in the result are written '1'",
+    "dots": "ValueError: two numbers of the result are called 'a.b' in a table",
+    "cycle": "RecursionError: ",
+}
+
+
+@pytest.mark.parametrize("engine", ["serial", "joblib"])
+def test_no_cell_ends_a_sweep(tmp_path, monkeypatch, engine):
+    monkeypatch.chdir(tmp_path)
+    grid = product(kind=[*ENDS, *KEPT])
+    for _ in range(2):
+        cells = quiet(hostile, grid, "out", engine=engine, workers=2)
+        for cell in cells:
+            kind = cell.config["kind"]
+            if kind in KEPT:
+                assert (cell.result, cell.error) == (KEPT[kind], None)
+            else:
+                assert cell.error.startswith(ENDS[kind])
+    assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == len(grid)
+    assert len(load_grid("out")) == len(grid)
+
+
+def test_configs_that_read_like_marks_come_back(tmp_path):
+    config = {"x": 1, "kind": "plain", "odd": {"__float__": "boom"}}
+    assert quiet(hostile, [config], tmp_path)[0].config == config
+    assert quiet(hostile, [config], tmp_path)[0].config == config
+    with pytest.raises(UserError, match="cannot be written down"):
+        quiet(hostile, [{"kind": 10**5000}], tmp_path)
+
+
+def test_a_grid_is_counted_before_it_is_made():
+    with pytest.raises(UserError, match="1,280,000,000 cells; at most 1,000,000"):
+        product(**{name: range(20) for name in "abcdefg"})
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
+    grid = grid_of(tmp_path, 4)
+    quiet(touching, grid[:2], tmp_path)
+    code = (
+        "import resource\n"
+        "from tests.studies.engine.test_sweep import *\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\n"
+        f"grid, out = {grid!r}, {str(tmp_path)!r}\n"
+        "try:\n"
+        "    quiet(touching, grid, out)\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"cannot write {tmp_path}/")
+    assert "File too large" in done.stdout
+    assert len(load_grid(tmp_path)) == 2
+    assert [cell.result["square"] for cell in quiet(touching, grid, tmp_path)] == [0, 1, 4, 9]
+
+
+def noisy(config):
+    return {"noise": np.frombuffer(os.urandom(4000), dtype=np.uint8), "x": config["x"]}
+
+
+def test_runs_on_one_folder_do_not_disturb_each_other(tmp_path):
+    grid = product(x=range(20))
+    code = (
+        "from tests.studies.engine.test_sweep import *\n"
+        f"quiet(noisy, product(x=range(20)), {str(tmp_path)!r})"
+    )
+    runs = [python(code) for _ in range(2)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert [row["x"] for row in load_grid(tmp_path)] == list(range(20))
+    assert len(quiet(noisy, grid, tmp_path)) == 20
+
+
+def forgets(config):
+    """Removes what was finished before it."""
+    if config["x"] == 3:
+        for path in Path(config["out"], "cells").iterdir():
+            path.unlink()
+    return config["x"]
+
+
+def test_results_that_somebody_removes_are_missed(tmp_path):
+    with pytest.raises(UserError, match="3 of 4 finished cells are no longer in"):
+        quiet(forgets, product({"out": str(tmp_path)}, x=range(4)), tmp_path)
+
+
+def test_leftovers_of_killed_runs_are_removed(tmp_path):
+    quiet(odd_values, [{}], tmp_path)
+    fresh, stale = (tmp_path / "cells" / f".unfinished-{name}.json" for name in "ab")
+    for path in (fresh, stale):
+        path.touch()
+    os.utime(stale, (0, 0))
+    quiet(odd_values, [{}], tmp_path)
+    assert fresh.exists()
+    assert not stale.exists()
+
+
+def words(config):
+    return ",".join({"alpha", "beta", "gamma", "delta", str(config["x"])})
+
+
+def test_sets_have_one_order_on_processes(tmp_path):
+    found = [
+        quiet(words, [{"x": 1}], tmp_path / name, engine="joblib", workers=1)[0].result
+        for name in "ab"
+    ]
+    assert found[0] == found[1]
 
 
 def test_load_grid(tmp_path):
@@ -376,6 +555,34 @@ def python(code):
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
+def alive(log):
+    """The processes that still work on the cells which write this log."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"SWEEP_UNDER_TEST={log}".encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
+def test_no_worker_outlives_its_run(tmp_path, stop, monkeypatch):
+    monkeypatch.setenv("SWEEP_UNDER_TEST", str(tmp_path))
+    grid = grid_of(tmp_path, 30, sleep=0.1)
+    run = python(
+        "from tests.studies.engine.test_sweep import run_grid, touching\n"
+        f"run_grid(touching, {grid!r}, {str(tmp_path)!r}, workers=2)"
+    )
+    wait_for(lambda: len(finished(tmp_path)) >= 2)
+    assert len(alive(tmp_path)) >= 3
+    run.send_signal(stop)
+    assert run.wait(timeout=60) != 0
+    wait_for(lambda: not alive(tmp_path))
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_loses_only_what_was_in_flight(tmp_path, stop):
     grid = grid_of(tmp_path, 30, sleep=0.1)
@@ -476,8 +683,26 @@ def test_a_killed_worker_of_a_cluster(tmp_path, cluster):
 def test_no_cluster(tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr(_workers, "WAIT_FOR_CLUSTER", 0.5)
-    with pytest.raises(UserError, match="no Dask scheduler answers at tcp:"):
-        quiet(odd_values, [{}], tmp_path, cluster="tcp://127.0.0.1:9")
+    quiet(odd_values, [{"done": True}], tmp_path)
+    for grid in ([{}], [{"done": True}]):
+        with pytest.raises(UserError, match="no Dask scheduler answers at tcp:"):
+            quiet(odd_values, grid, tmp_path, cluster="tcp://127.0.0.1:9")
+
+
+def test_a_cluster_without_workers(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    file = tmp_path / "scheduler.json"
+    options = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
+    scheduler = dask("scheduler", *options)
+    try:
+        wait_for(lambda: file.exists() and file.read_text().strip().endswith("}"))
+        address = json.loads(file.read_text())["address"]
+        monkeypatch.setattr(_workers, "WAIT_FOR_CLUSTER", 5)
+        with pytest.raises(UserError, match="has no workers"):
+            quiet(odd_values, [{}], tmp_path, cluster=address)
+    finally:
+        scheduler.kill()
+        scheduler.wait()
 
 
 def test_cluster_without_its_package(tmp_path, monkeypatch):

@@ -1,10 +1,15 @@
 """Images come standardised and the same every time; what is wrong is said in one line."""
 
+import contextlib
+import io
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from studies.engine.errors import UserError
+from studies.training import images
 from studies.training.images import Images, load, tensors
 
 
@@ -108,6 +113,52 @@ def test_corrupt_image_is_named(folder, damage):
     victim.write_bytes({"text": b"no picture", "truncated": whole[:60], "empty": b""}[damage])
     with pytest.raises(UserError, match=r"dogs/2\.png cannot be read"):
         load(f"folder:{folder}")
+
+
+def test_what_is_no_regular_file(folder):
+    os.mkfifo(folder / "cats" / "9.png")
+    with pytest.raises(UserError, match=r"cats/9\.png cannot be read: it is not a regular file\.$"):
+        load(f"folder:{folder}")
+
+
+def test_links_are_followed_once(folder):
+    whole = load(f"folder:{folder}", image_size=8)
+    (folder / "cats" / "loop").symlink_to(".")
+    (folder / "dogs" / "loop").symlink_to("..")
+    linked = load(f"folder:{folder}", image_size=8)
+    assert len(whole) == 8
+    assert len(linked) == 8 + 4  # the dogs' link leads to the cats, whom it is no loop to count
+
+
+@pytest.mark.parametrize("kind", ["GIF", "DDS", "SPIDER", "TGA", "ICO"])
+def test_formats_that_no_suffix_asks_for_are_not_decoded(folder, kind):
+    picture = Image.new("F" if kind == "SPIDER" else "RGB", (16, 16))
+    file = io.BytesIO()  # saved under a name, SPIDER takes the suffix for itself
+    picture.save(file, format=kind)
+    (folder / "cats" / "0.png").write_bytes(file.getvalue())
+    with pytest.raises(UserError, match=r"cats/0\.png cannot be read: cannot identify"):
+        load(f"folder:{folder}")
+
+
+def test_an_image_too_large_to_decode(folder, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS", 99)
+    with pytest.raises(UserError, match=r"cannot be read: it has .* pixels; at most 99 are taken"):
+        load(f"folder:{folder}")
+
+
+def test_damaged_images_end_in_one_sentence(folder):
+    """Bytes of every format, cut and overwritten at random places."""
+    rng = np.random.default_rng(0)
+    victim = folder / "cats" / "0.png"
+    for kind in images.FORMATS:
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(victim, format=kind)
+        whole = victim.read_bytes()
+        for _ in range(20):
+            bytes_ = np.frombuffer(whole, dtype=np.uint8).copy()
+            bytes_[rng.integers(len(whole), size=4)] = rng.integers(256, size=4)
+            victim.write_bytes(bytes_[: rng.integers(1, len(whole) + 1)].tobytes())
+            with contextlib.suppress(UserError):
+                load(f"folder:{folder}", image_size=8)
 
 
 def test_flat_images(tmp_path):
