@@ -25,6 +25,7 @@ __all__ = [
     "median_bounds",
     "median_check",
     "ratio",
+    "spread",
     "tally",
     "within",
     "worst",
@@ -163,7 +164,7 @@ def _rank(n: int, confidence: float) -> int:
 
 def ratio(above: Interval, below: Interval) -> Interval:
     """Between what the ratio of two positive numbers lies."""
-    low = above[0] / below[1] if math.isfinite(below[1]) else 0.0
+    low = above[0] / below[1] if 0 < below[1] < math.inf else 0.0
     high = above[1] / below[0] if below[0] > 0 else math.inf
     return low, high
 
@@ -176,6 +177,7 @@ def median_check(
     *,
     unit: str,
     note: str = "",
+    family: int = 1,
 ) -> Check:
     """A verdict on the median over seeds: is it at least, or at most, the limit?
 
@@ -183,32 +185,36 @@ def median_check(
     when the other bound is on the wrong side, and is inconclusive otherwise. A value that is only
     known to lie in an interval counts with the end that speaks against the verdict.
 
+    A study that holds when all checks hold may use 95 % for each. One that fails when a single
+    check fails may not: one of twelve checks fails by chance far more often than one check does. So
+    the bound for "fails" has the level 1 - 5 % / family, by Bonferroni's inequality.
+
     Parameters
     ----------
     name : of the check.
     values : one interval per seed.
     limit, side : of the median.
     unit, note : of the check.
+    family : number of checks of which one that fails makes the study fail.
     """
     lows, highs = [v[0] for v in values], [v[1] for v in values]
     lower, upper = median_bounds(lows)[0], median_bounds(highs)[1]
+    strict = 1 - (1 - CONFIDENCE) / family
     if side == "at least":
-        verdict: Verdict = (
-            "holds" if lower >= limit else "fails" if upper < limit else "inconclusive"
-        )
+        holds, fails = lower >= limit, median_bounds(highs, strict)[1] < limit
     else:
-        verdict = "holds" if upper <= limit else "fails" if lower > limit else "inconclusive"
+        holds, fails = upper <= limit, median_bounds(lows, strict)[0] > limit
+    verdict: Verdict = "holds" if holds else "fails" if fails else "inconclusive"
     words = [note] if note else []
-    words.append(f"median over {len(values)} seeds {_median(lows, highs)}")
+    words.append(f"median over {len(values)} seeds {spread(values)}")
     if math.isfinite(lower) or math.isfinite(upper):
         words.append(f"bounds {number(lower, 3)} and {number(upper, 3)}")
     else:
         words.append("too few seeds for a 95 % bound")
-    observed = float(np.median(lows)) if values else None
     return Check(
         name=name,
         predicted=limit,
-        observed=observed,
+        observed=_observed(lows, highs),
         tolerance=0.0,
         verdict=verdict,
         rule=f"one-sided 95 % bound of the median is {side} the predicted",
@@ -217,14 +223,34 @@ def median_check(
     )
 
 
-def _median(lows: Sequence[float], highs: Sequence[float]) -> str:
+def _observed(lows: Sequence[float], highs: Sequence[float]) -> float | None:
+    """The median's known end, the lower one where both are; None where neither is known."""
     if not lows:
-        return "unknown"
+        return None
     low, high = float(np.median(lows)), float(np.median(highs))
+    if math.isfinite(low) and (low != 0 or high == 0):
+        return low
+    return high if math.isfinite(high) else None
+
+
+def spread(values: Sequence[Interval], digits: int = 3) -> str:
+    """The median of numbers known as intervals, in words.
+
+    >>> spread([(2, 4), (2, 4), (4, 8)])
+    'from 2 to 4'
+    >>> spread([(2, math.inf)]), spread([(0, 4)]), spread([(0, math.inf)]), spread([(3, 3)])
+    ('at least 2', 'at most 4', 'not reached by either', '3')
+    """
+    if not values:
+        return "unknown"
+    low, high = (float(np.median([v[end] for v in values])) for end in (0, 1))
     if low == high:
-        return number(low, 3)
-    return (
-        f"at least {number(low, 3)}"
-        if math.isinf(high)
-        else f"from {number(low, 3)} to {number(high, 3)}"
-    )
+        return number(low, digits)
+    nothing_below, nothing_above = low <= 0 or math.isinf(low), math.isinf(high)
+    if nothing_below and nothing_above:
+        return "not reached by either"
+    if nothing_above:
+        return f"at least {number(low, digits)}"
+    if nothing_below:
+        return f"at most {number(high, digits)}"
+    return f"from {number(low, digits)} to {number(high, digits)}"

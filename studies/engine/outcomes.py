@@ -8,6 +8,7 @@ gradients vanish and the loss falls back to that of a constant guess.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,8 @@ class Course:
     norm : (n + 1,) Euclidean norm of all learned parameters before each update and at the end.
     dead_at : number of updates after which the features of a fixed batch were first seen not to
         depend on the input and stayed so to the end; None where they do depend on it.
-    steps : updates that the run was to make; it ends early only where it is no longer finite.
+    steps : updates that the run was to make; it ends early only where it is no longer finite, or
+        was told to end once its outcome is decided (``train_course``).
     """
 
     lr: float
@@ -59,6 +61,11 @@ class Course:
     def finite(self) -> bool:
         """Whether loss and parameters stayed finite."""
         return bool(np.isfinite(self.loss).all() and np.isfinite(self.norm).all())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run made all its updates."""
+        return len(self.loss) == self.steps
 
     def explodes(self, allowance: float = ALLOWANCE) -> bool:
         """Whether the parameters at any time passed |theta_0| + allowance lr t, or overflowed."""
@@ -86,11 +93,27 @@ class Course:
         A network whose loss is proportional to the learning rate crosses it at some rate however
         well it classifies.
         """
-        return self.finite and bool(running_mean(self.loss)[-1] < ceiling)
+        return self.complete and self.finite and bool(running_mean(self.loss)[-1] < ceiling)
 
     def learns_by_accuracy(self, floor: float = 0.7) -> bool:
         """Whether the smoothed batch accuracy ends above a fixed value; free of scale."""
-        return self.finite and bool(running_mean(self.accuracy)[-1] > floor)
+        return self.complete and self.finite and bool(running_mean(self.accuracy)[-1] > floor)
+
+    def passes_ceiling(self, ceiling: float, classes: int, patience: int = 20) -> bool:
+        """The rule that most people use: a loss that stays too high has "diverged".
+
+        The loss, averaged over 10 updates, has been above ``ceiling`` times the larger of its start
+        and ln(classes) for ``patience`` updates on end, or is not finite, or the run was ended for
+        its parameters. The ceiling decides the answer for a network whose loss is proportional to
+        the learning rate, so it must be swept.
+        """
+        if not self.finite or (not self.complete and not self.dies):
+            return True
+        over = running_mean(self.loss) > ceiling * max(self.loss[0], math.log(classes))
+        longest = max(
+            (len(run) for run in "".join("01"[int(o)] for o in over).split("0")), default=0
+        )
+        return longest >= patience
 
     def outcome(self, allowance: float = ALLOWANCE) -> str:
         """One word: "explodes", "dies", "learns" (by accuracy) or "neither"."""

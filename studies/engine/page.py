@@ -26,6 +26,7 @@ __all__ = [
     "Picture",
     "Section",
     "answer_sections",
+    "limit_text",
     "numbers",
     "print_verdicts",
     "write",
@@ -210,12 +211,28 @@ def numbers(checks: Sequence[Check], digits: int = 3) -> list[tuple[str, str]]:
     return [(c.name, f"{number(c.observed, digits)} {c.unit}".strip()) for c in checks]
 
 
+def limit_text(check: Check) -> str:
+    """What the observation had to satisfy, as a verdict line shows it; empty where it had none."""
+    predicted, tolerance = (number(v, 3) for v in (check.predicted, check.tolerance))
+    if check.rule == "observed <= tolerance":
+        return f"limit: at most {tolerance}"
+    for side in ("at least", "at most"):
+        if f"{side} the predicted" in check.rule:
+            return f"limit: {side} {predicted}"
+    if check.predicted is None:
+        return f"limit: {tolerance}" if check.tolerance else ""
+    within = f", within {tolerance}" if check.tolerance else ""
+    return f"wanted: {predicted}{within}"
+
+
 def print_verdicts(summary: Summary, out: Path) -> None:
     """For the terminal: every check, the answer, what went wrong, and where the report is."""
     print()
     for check in summary.checks:
         note = f"; {check.note}" if check.note else ""
-        print(f"{check.verdict.upper():<12}  {check.name}: {number(check.observed, 3)}{note}")
+        limit = f" ({limit_text(check)})" if limit_text(check) else ""
+        observed = number(check.observed, 3)
+        print(f"{check.verdict.upper():<12}  {check.name}: {observed}{limit}{note}")
     if summary.answer is not None:
         print(f"Verdict: {summary.answer.verdict}. {summary.answer.reason}")
     for problem in summary.problems:

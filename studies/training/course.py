@@ -33,7 +33,9 @@ def train_course(
     seed: int = 0,
     features: nn.Module | None = None,
     probe_every: int = 10,
+    before_step: Callable[[], None] | None = None,
     after: Callable[[int], None] | None = None,
+    end_beyond: float | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` in place and return its course as plain data, for ``Course.of``.
 
@@ -47,7 +49,11 @@ def train_course(
     batch_size, seed : see ``studies.training.sgd.batch_order``.
     features : module whose output is looked at for death; the model's own output by default.
     probe_every : updates from one look for death to the next.
+    before_step : called between the backward pass and the step.
     after : called with the number of updates made, after each.
+    end_beyond : end the run once its outcome is decided: the norm has passed |theta_0| +
+        ``end_beyond`` lr t, an allowance no smaller than any that will be asked of the course, or
+        the features were constant at three looks in a row.
 
     Returns
     -------
@@ -66,6 +72,8 @@ def train_course(
         losses.append(value.item())
         accuracies.append(float((output.argmax(1) == y).float().mean()))
         value.backward()
+        if before_step is not None:
+            before_step()
         made.step()
         norms.append(_norm(learned))
         if after is not None:
@@ -75,6 +83,10 @@ def train_course(
         if done % probe_every == 0 or done == steps:
             dead = features_are_constant(model, images[:PROBE], features)
             dead_at = None if not dead else done if dead_at is None else dead_at
+        if end_beyond is not None:
+            gone = norms[-1] > norms[0] + end_beyond * made.param_groups[0]["lr"] * done
+            if gone or (dead_at is not None and done >= dead_at + 2 * probe_every):
+                break
     return {
         "lr": float(made.param_groups[0]["lr"]),
         "steps": steps,

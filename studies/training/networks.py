@@ -12,8 +12,11 @@ from cnnbridge import SplitBatchNorm
 from cnnbridge.normalization import NORMALIZATION_VARIANTS
 
 __all__ = [
+    "AFFINES",
     "INITS",
     "POSITIONS",
+    "Affine",
+    "Bounded",
     "Classifier",
     "Network",
     "PlainVGG",
@@ -27,9 +30,23 @@ __all__ = [
 Position = Literal["pre", "post"]
 Init = Literal["spread", "he", "default"]
 Network = Literal["plain", "residual"]
+Affine = Literal["none", "all", "last", "inner", "gain", "shift", "bounded"]
 
 POSITIONS: tuple[Position, ...] = ("pre", "post")
 INITS: tuple[Init, ...] = ("spread", "he", "default")
+AFFINES: tuple[Affine, ...] = ("none", "all", "last", "inner", "gain", "shift", "bounded")
+
+
+class Bounded(nn.Module):
+    """A learned gain of each channel between 0 and 2: twice the sigmoid of what is learned."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.s = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same shape."""
+        return 2 * torch.sigmoid(self.s) * x
 
 
 class SmallCNN(nn.Module):
@@ -81,15 +98,18 @@ class PlainVGG(nn.Module):
     Parameters
     ----------
     channels, classes : of the images.
-    widths : output channels of the six convolutions.
+    widths : output channels of the convolutions.
     variant : a name in ``cnnbridge.normalization.NORMALIZATION_VARIANTS``.
     position : "pre" for conv - ReLU (- pool) - normalization, which is what the next layer sees;
         "post" for conv - normalization - ReLU (- pool).
     head : the linear layer sees the last maps averaged to head x head pixels.
+    affine : which normalizations learn a gain and a shift for each channel, as torch's BatchNorm
+        does: "none", "all", "last", "inner" (all but the last), the "gain" or the "shift" alone in
+        all, or a gain "bounded" by 2 in all.
 
     Raises
     ------
-    ValueError : no such variant or position.
+    ValueError : no such variant, position or affine.
     """
 
     def __init__(
@@ -100,9 +120,12 @@ class PlainVGG(nn.Module):
         variant: str = "none",
         position: Position = "pre",
         head: int = 1,
+        affine: Affine = "none",
     ) -> None:
         super().__init__()
         _check_variant(variant)
+        if affine not in AFFINES:
+            raise ValueError(f"affine must be one of {', '.join(AFFINES)}; got {affine!r}")
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {', '.join(POSITIONS)}; got {position!r}")
         self.variant, self.position, self.head = variant, position, head
@@ -113,7 +136,7 @@ class PlainVGG(nn.Module):
             rectify: list[nn.Module] = [nn.ReLU()]
             if number % 2 == 0:
                 rectify.append(nn.MaxPool2d(2))
-            norm = _normalization(width, variant)
+            norm = _normalization(width, variant, affine, last=number == len(widths))
             parts.append(conv)
             parts += [norm, *rectify] if position == "post" else [*rectify, norm]
             channels = width
@@ -208,13 +231,22 @@ def _check_variant(variant: str) -> None:
         )
 
 
-def _normalization(channels: int, variant: str) -> nn.Module:
-    if variant == "none":
-        return nn.Identity()  # the same function, without statistics that nobody reads
+def _normalization(
+    channels: int, variant: str, affine: Affine = "none", *, last: bool = False
+) -> nn.Module:
+    learned = {"all": True, "gain": True, "shift": True, "last": last, "inner": not last}
+    learns = learned.get(affine, False)
+    if variant == "none" and not learns and affine != "bounded":
+        return nn.Identity()  # the same function, without the statistics that nobody reads
     options = dict(NORMALIZATION_VARIANTS[variant])
-    # only frozen statistics are read again; the others need not be tracked
+    # only the frozen statistics are ever read again; the others need not be tracked
     frozen = options.get("statistics") == "frozen"
-    return SplitBatchNorm(channels, affine=False, track_running_stats=frozen, **options)
+    norm = SplitBatchNorm(channels, affine=learns, track_running_stats=frozen, **options)
+    if affine == "gain":
+        norm.bias.requires_grad_(False)
+    if affine == "shift":
+        norm.weight.requires_grad_(False)
+    return nn.Sequential(norm, Bounded(channels)) if affine == "bounded" else norm
 
 
 @torch.no_grad()

@@ -8,27 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.chai2020.two_effects import BASE
+from studies.chai2020.two_effects import BARE, CORE, SETTINGS, TORCH
+from studies.chai2020.two_effects.groups import ratios, speed_ratios
 from studies.engine.protocol import Figure
 from studies.engine.smoothing import running_mean
-from studies.engine.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+from studies.engine.style import BLUE, GREEN, GREY, ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MplFigure
 
-    from studies.chai2020.two_effects.groups import Group, Groups
+    from studies.chai2020.two_effects.candidates import Point
+    from studies.chai2020.two_effects.groups import Groups
 
-__all__ = ["effects", "losses", "predictors", "settings", "spectra"]
+__all__ = ["COMPARED", "effects", "losses", "predictors", "settings", "spectra"]
 
-Points = Sequence[tuple[bool, float, float]]
+COMPARED = ("amplify", "suppress", "full")
 CORE_LOOK = {
     "none": ("#1B1F24", "o"),
-    "center": (PURPLE, "v"),
     "amplify": (ORANGE, "^"),
     "suppress": (BLUE, "s"),
     "full": (GREEN, "D"),
+    "frozen": (GREY, "P"),
 }
 
 
@@ -41,84 +43,50 @@ def _words(variant: str) -> str:
     return variant.replace("_", " ")
 
 
-def plot_outcome(groups: Groups, outcome: str, ax: Axes) -> list[Artist]:
+def plot_steps(groups: Groups, ax: Axes) -> list[Artist]:
     """One row per variant: a marker for each seed, a bar at the median; open ends as arrows."""
     artists: list[Artist] = []
-    mine = [group for (setting, _), group in groups.items() if setting == BASE]
+    mine = [group for (setting, _), group in groups.items() if setting == BARE]
     for row, group in enumerate(mine):
         colour, marker = look(group.variant)
-        values, arrows = [], []
         for i, seed in enumerate(group.results):
-            low, high = group.steps(seed) if outcome == "steps" else group.rate(seed)
-            shift = 0.16 * (i % 3 - 1)
-            if np.isinf(high):
-                arrows.append((low, row + shift, "$\\rightarrow$"))
-            elif low == 0:
-                arrows.append((high / 2, row + shift, "$\\leftarrow$"))
-            else:
-                values.append((low, row + shift))
-        if values:
-            x, y = np.transpose(values)
-            line = "none"
-            artists += ax.plot(x, y, marker, color=colour, linestyle=line, markersize=4, alpha=0.75)
-        for at, y, arrow in arrows:
-            artists += ax.plot([at], [y], marker=arrow, color=colour, markersize=8)
-        median = group.median_steps if outcome == "steps" else group.median_rate
-        if np.isfinite(median):
-            artists += ax.plot([median] * 2, [row - 0.38, row + 0.38], color=colour, linewidth=2.4)
-    ax.set_yticks(range(len(mine)), [_words(group.variant) for group in mine])
-    ax.set_ylim(len(mine) - 0.5, -0.5)
-    ax.set_xscale("log")
-    _plain_ticks(ax)
-    ax.set(
-        title="updates at the low rate" if outcome == "steps" else "highest stable rate",
-        xlabel="updates until the loss is below 2.2" if outcome == "steps" else "learning rate",
-    )
+            low, high = group.steps(seed)
+            mark = marker if np.isfinite(high) else "$\\rightarrow$"
+            y = row + 0.14 * (i % 3 - 1)
+            artists += ax.plot([low], [y], marker=mark, color=colour, markersize=4.5, alpha=0.75)
+        if np.isfinite(group.median_steps):
+            ends = [row - 0.38, row + 0.38]
+            artists += ax.plot([group.median_steps] * 2, ends, color=colour, linewidth=2.4)
+    _rows(ax, [_words(group.variant) for group in mine])
+    ax.set(title="speed", xlabel="updates at the low rate until the loss is below 2")
     return artists
 
 
-def plot_plane(groups: Groups, ax: Axes) -> list[Artist]:
-    """Speed against highest stable rate, both relative to no normalization."""
+def plot_rates(groups: Groups, setting: str, ax: Axes) -> list[Artist]:
+    """Per variant, for each seed, up to where it learns and from where it fails.
+
+    A filled marker is the highest rate of the grid that learns; a cross is the lowest that fails.
+    """
     artists: list[Artist] = []
-    none = groups.get((BASE, "none"))
-    if none is None:
-        return artists
-    for (setting, variant), group in groups.items():
-        if setting != BASE:
-            continue
-        speed, rate = _relative(group, none)
-        colour, marker = look(variant)
-        core = variant in CORE_LOOK
-        artists += ax.plot(speed, rate, marker, color=colour, markersize=8 if core else 5)
-        if core:
-            artists.append(
-                ax.annotate(
-                    _words(variant),
-                    (speed, rate),
-                    # the reference goes below left, away from the labels of variants close to it
-                    xytext=(-6, -14) if variant == "none" else (6, 6),
-                    textcoords="offset points",
-                    ha="right" if variant == "none" else "left",
-                )
-            )
-    ax.axhline(1, color=GREY, linewidth=0.8)
-    ax.axvline(1, color=GREY, linewidth=0.8)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.margins(0.22)
-    _plain_ticks(ax)
-    ax.set(
-        title="one effect each",
-        xlabel="times as fast as none",
-        ylabel="times the highest stable rate",
-    )
+    mine = [g for (s, v), g in groups.items() if s == setting and v in CORE]
+    for row, group in enumerate(mine):
+        colour, marker = look(group.variant)
+        for i, seed in enumerate(group.results):
+            y = row + 0.5 * (i / max(len(group.results) - 1, 1) - 0.5)
+            learns, fails = group.learns(seed)[0], group.fails(seed)[1]
+            if learns > 0:
+                artists += ax.plot([learns], [y], marker, color=colour, markersize=4, alpha=0.8)
+            if np.isfinite(fails):
+                artists += ax.plot([fails], [y], "x", color=colour, markersize=4.5, alpha=0.8)
+    _rows(ax, [_words(group.variant) for group in mine])
+    ax.set(title=setting, xlabel="learning rate")
     return artists
 
 
-def _relative(group: Group, none: Group) -> tuple[float, float]:
-    """Speed and highest rate over those of none; a run that falls short counts as its length."""
-    speed = min(none.median_steps, none.low_steps) / min(group.median_steps, group.low_steps)
-    return speed, group.median_rate / none.median_rate
+def _rows(ax: Axes, names: Sequence[str]) -> None:
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xscale("log")
 
 
 def _plain_ticks(ax: Axes) -> None:
@@ -147,7 +115,7 @@ def plot_losses(groups: Groups, ax: Axes) -> list[Artist]:
     """The loss at the low rate, averaged over 10 updates: each seed thin, one variant a colour."""
     artists: list[Artist] = []
     for variant, (colour, _) in CORE_LOOK.items():
-        group = groups.get((BASE, variant))
+        group = groups.get((BARE, variant))
         if group is None:
             continue
         for i, found in enumerate(group.results.values()):
@@ -159,7 +127,7 @@ def plot_losses(groups: Groups, ax: Axes) -> list[Artist]:
                 linewidth=1.1,
                 label=variant if i == 0 else None,
             )
-    ax.axhline(2.2, color=GREY, linewidth=0.8, linestyle="--")
+    ax.axhline(2.0, color=GREY, linewidth=0.8, linestyle="--")
     ax.set_xscale("log")
     ax.set(title="loss at the low rate", xlabel="update", ylabel="loss, mean of 10 updates")
     _legend(ax)
@@ -171,7 +139,7 @@ def plot_eigenvalue(groups: Groups, end: str, ax: Axes) -> list[Artist]:
     artists: list[Artist] = []
     titles = {"lowest": "smallest", "median": "median", "highest": "largest"}
     for variant, (colour, marker) in CORE_LOOK.items():
-        group = groups.get((BASE, variant))
+        group = groups.get((BARE, variant))
         if group is None:
             continue
         values = np.median(group.eigenvalues(end), axis=0)
@@ -182,55 +150,54 @@ def plot_eigenvalue(groups: Groups, end: str, ax: Axes) -> list[Artist]:
     return artists
 
 
-def plot_settings(groups: Groups, outcome: str, ax: Axes) -> list[Artist]:
-    """Ratios to no normalization in every setting."""
+def plot_settings(groups: Groups, what: str, ax: Axes) -> list[Artist]:
+    """Ratios to no normalization in every setting, as bars between the ends of the intervals."""
     artists: list[Artist] = []
-    settings = list(dict.fromkeys(setting for setting, _ in groups))
-    for row, setting in enumerate(settings):
-        none = groups.get((setting, "none"))
-        if none is None:
-            continue
-        for offset, variant in ((-0.2, "amplify"), (0.0, "suppress"), (0.2, "full")):
-            group = groups.get((setting, variant))
-            if group is None:
-                continue
-            colour, marker = look(variant)
-            artists += ax.plot(
-                _relative(group, none)[0 if outcome == "steps" else 1],
-                row + offset,
-                marker,
-                color=colour,
-                label=variant if setting == BASE else None,
+    shown = [s for s in dict.fromkeys(s for s, _ in groups) if s == BARE or s in SETTINGS]
+    for row, setting in enumerate(shown):
+        for offset, variant in zip((-0.2, 0.0, 0.2), COMPARED, strict=True):
+            found = (
+                speed_ratios(groups, variant, "none", setting)
+                if what == "speed"
+                else ratios(groups, variant, "none", what, setting)
             )
+            if not found:
+                continue
+            low, high = np.median(list(found.values()), axis=0)
+            colour, marker = look(variant)
+            label = variant if row == 0 else None
+            if low <= 0 or not np.isfinite(low):
+                continue  # not reached by either, or open below
+            end = high if np.isfinite(high) else low
+            artists += ax.plot(
+                [low, end], [row + offset] * 2, marker, color=colour, linestyle="-", label=label
+            )
+            if not np.isfinite(high):
+                artists += ax.plot([low * 1.6], [row + offset], "$\\rightarrow$", color=colour)
     ax.axvline(1, color=GREY, linewidth=0.8)
-    ax.set_yticks(range(len(settings)), settings)
-    ax.set_ylim(len(settings) - 0.5, -0.5)
-    ax.set_xscale("log")
-    _plain_ticks(ax)
-    ax.set_title("speed" if outcome == "steps" else "highest stable rate")
-    ax.set_xlabel("times that of none")
+    _rows(ax, shown)
+    titles = {"speed": "speed", "failing": "lowest rate that fails"}
+    ax.set(title=titles.get(what, "highest rate that learns"), xlabel="times that of none")
     return artists
 
 
-def plot_candidate(name: str, points: Points, unit: str, ax: Axes) -> list[Artist]:
+def plot_candidate(name: str, points: Sequence[Point], unit: str, ax: Axes) -> list[Artist]:
     """Predicted against observed; groups of the base setting hollow, held-out ones filled."""
     artists: list[Artist] = []
-    known = [(t, p, o) for t, p, o in points if p > 0 and o > 0 and np.isfinite(p * o)]
+    known = [p for p in points if p.usable]
     for held_out, colour in ((False, GREY), (True, BLUE)):
-        mine = [(p, o) for t, p, o in known if t == held_out]
-        if mine:
-            predicted, observed = np.transpose(mine)
-            artists += ax.loglog(
-                predicted,
-                observed,
-                "o",
-                color=colour,
-                markerfacecolor=colour if held_out else "white",
-                markersize=4.5,
-                label="held out" if held_out else "base",
-            )
+        mine = [p for p in known if p.held_out == held_out]
+        artists += ax.loglog(
+            [p.predicted for p in mine],
+            [p.observed for p in mine],
+            "o",
+            color=colour,
+            markerfacecolor=colour if held_out else "white",
+            markersize=4.5,
+            label="held out" if held_out else "base",
+        )
     if known:
-        ends = np.array([min(o for _, _, o in known) / 2, max(o for _, _, o in known) * 2])
+        ends = [min(p.observed for p in known) / 2, max(p.observed for p in known) * 2]
         artists += ax.plot(ends, ends, color=GREY, linewidth=0.8)
     ax.set_title(name, fontsize=9)
     ax.set(xlabel=f"predicted {unit}")
@@ -238,32 +205,28 @@ def plot_candidate(name: str, points: Points, unit: str, ax: Axes) -> list[Artis
 
 
 def _row_height(groups: Groups) -> float:
-    rows = len({variant for setting, variant in groups if setting == BASE})
+    rows = len({variant for setting, variant in groups if setting == BARE})
     return 1.6 + 0.28 * max(rows, 7)
 
 
 def effects(groups: Groups) -> Figure:
-    """The study's answer: speed and highest stable rate of every variant."""
-
-    def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
-        axes[1].set_yticklabels([])
-
+    """The study's answer: speed, and the rates that learn and fail, of every variant."""
     return Figure(
         "effects",
-        "Left: updates at the low rate. Middle: the highest rate at which training neither "
-        "diverges nor dies. A marker for each seed, a bar at the median; arrows where the run or "
-        "the grid ended first. Right: medians relative to no normalization; crosses are controls. "
-        "If the claim holds, amplify lies far to the right at 1, suppress at 1 far above.",
-        "Three panels. Two list the variants with a marker per seed: updates at the low rate and "
-        "highest stable rate. The third shows speed against highest rate, relative to none.",
+        "Left: updates at the low rate, a marker for each seed and a bar at the median; an arrow "
+        "where the run ended first. Middle and right, without and with gains and shifts that "
+        "learn: for each seed the highest rate of the grid that learns (filled) and the lowest "
+        "that fails (cross; none where nothing failed). If the claim holds, amplify is far to the "
+        "left in the first panel and close to none in the others, suppress the other way round.",
+        "Three panels that list the variants: updates at the low rate with a marker per seed, and "
+        "for two networks the highest rate that learns and the lowest that fails.",
         [
-            partial(plot_outcome, groups, "steps"),
-            partial(plot_outcome, groups, "rate"),
-            partial(plot_plane, groups),
+            partial(plot_steps, groups),
+            partial(plot_rates, groups, BARE),
+            partial(plot_rates, groups, TORCH),
         ],
-        width=10.5,
+        width=11.5,
         height=_row_height(groups),
-        finish=finish,
     )
 
 
@@ -292,7 +255,7 @@ def spectra(groups: Groups) -> Figure:
         "Eigenvalues of R at the start, at the input of each convolution behind a normalization; "
         "medians over seeds. An eigenvalue of 0 is not drawn.",
         "Three panels: smallest, median and largest eigenvalue of R on a log axis for "
-        "convolutions 2 to 6, one line for each variant.",
+        "the convolutions, one line for each variant.",
         [partial(plot_eigenvalue, groups, end) for end in ("lowest", "median", "highest")],
         width=10.5,
         height=3.4,
@@ -301,31 +264,33 @@ def spectra(groups: Groups) -> Figure:
 
 
 def settings(groups: Groups) -> Figure:
-    """Both outcomes relative to no normalization, in every setting."""
+    """Speed and both rates relative to no normalization, in every setting."""
 
     def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
-        axes[1].set_yticklabels([])
-        _legend_right(figure, axes[1])
+        for ax in axes[1:]:
+            ax.set_yticklabels([])
+        _legend_right(figure, axes[0])
 
     return Figure(
         "settings",
-        "Speed and highest stable rate, relative to none, in the base setting and with one thing "
-        "changed at a time; ratios of medians. Where a run or the grid ended first, it counts with "
-        "where it ended.",
-        "Two panels, one row per setting, with markers for amplify, suppress and full.",
-        [partial(plot_settings, groups, "steps"), partial(plot_settings, groups, "rate")],
-        width=8.0,
+        "Ratios to no normalization in the base setting and with one thing changed at a time. A "
+        "line between two markers is the interval that the grid leaves; an arrow means more than "
+        "that. What was not reached by either is left out.",
+        "Three panels, one row per setting: speed, lowest rate that fails and highest that learns "
+        "of amplify, suppress and full over none.",
+        [partial(plot_settings, groups, what) for what in ("speed", "failing", "learning")],
+        width=10.0,
         height=_row_height(groups),
         finish=finish,
     )
 
 
-def predictors(points: Mapping[str, Points], what: str, unit: str) -> Figure:
+def predictors(points: Mapping[str, Sequence[Point]], what: str, unit: str) -> Figure:
     """Predictions of some candidates against what was observed.
 
     Parameters
     ----------
-    points : by candidate: (held out, predicted, observed) of each group.
+    points : by candidate, one for each group.
     what : ``rate`` or ``speed``: the outcome; the file is named after it.
     unit : of predicted and observed, for the axes.
     """
@@ -337,10 +302,10 @@ def predictors(points: Mapping[str, Points], what: str, unit: str) -> Figure:
     return Figure(
         f"predictors_{what}",
         f"Predicted against observed {unit}, a point for each variant in each setting. On the line "
-        "they agree. Some of the candidates of the table.",
+        "they agree. Some of the candidates of the table; the last is a baseline.",
         f"One panel per candidate: predicted against observed {unit} on log axes, with the line of "
         "equality.",
         [partial(plot_candidate, name, mine, unit) for name, mine in points.items()],
-        width=0.4 + 2.3 * len(points),
+        width=0.4 + 2.9 * len(points),
         finish=finish,
     )

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from studies.chai2020.two_effects import BASE, figures
+from studies.chai2020.two_effects import (
+    ALLOWANCES,
+    BARE,
+    CEILINGS,
+    SETTINGS,
+    TORCH,
+    figures,
+)
 from studies.chai2020.two_effects.candidates import (
+    BASELINES,
     CANDIDATE_COLUMNS,
+    LOOKUP,
     RATE_CANDIDATES,
     SPEED_CANDIDATES,
     Candidate,
@@ -18,38 +27,35 @@ from studies.chai2020.two_effects.candidates import (
     step_points,
 )
 from studies.chai2020.two_effects.groups import (
+    CRITERIA,
     Group,
     Groups,
     Ratios,
     eigenvalue_ratios,
-    rate_ratios,
+    ratios,
     speed_ratios,
 )
+from studies.engine.checks import Interval, spread
 from studies.engine.protocol import Table
 from studies.engine.text import number
 
-__all__ = ["evidence_against", "setting_rows", "tables", "variant_rows"]
+__all__ = ["evidence_against", "fails_text", "learns_text", "outcome_rows", "tables"]
 
-DRAWN_RATES = (
-    "Gauss-Newton, whole net",
-    "Gauss-Newton times growth",
-    "last layer alone",
-    "8 updates at each rate",
-    "16 updates at each rate",
-    "16 updates, alive",
-)
-DRAWN_SPEEDS = ("level 3", "8 updates, straight on", "1 / smallest eigenvalue of R")
+DRAWN_RATES = ("Gauss-Newton, whole net", "Gauss-Newton, last linear layer", LOOKUP)
+DRAWN_SPEEDS = ("level 3", "1 / smallest eigenvalue of R", LOOKUP)
 
 EXPLANATION = (
     "BatchNorm subtracts each channel's mean and divides by its standard deviation s. Since "
     "s = min(s, 1) max(s, 1), the division has two factors: the first amplifies channels weaker "
     "than 1, the second suppresses channels stronger than 1. Every variant here does one part of "
-    "that, with the statistics of the batch, and nothing is learned in the normalization.",
+    "that, with the statistics of the batch.",
     "center subtracts the mean; amplify, suppress and full centre too, unless named uncentered. "
     "frozen keeps the statistics of the first batch for good. detached uses the statistics of each "
     "batch but lets no gradient through them. layer divides all channels of a layer by one number. "
     "equal power makes the channels equal without changing the power of the layer.",
-    "Stable means neither diverged nor dead; it does not mean that anything is learned.",
+    "Every rate is known as an interval of the grid; a table shows the median of each end over "
+    "seeds. The outcome of a run is read from all of it, not from its end: in float32 an overflow "
+    "behind a normalization turns features to zero, and the loss looks harmless again.",
 )
 
 
@@ -57,27 +63,27 @@ def tables(groups: Groups, rates: Sequence[Candidate], speeds: Sequence[Candidat
     """Every section of the report for which there are results."""
     found = [Table("What was asked, and how", text=EXPLANATION, printed=False)]
     if groups:
+        found += [*_deciding_tables(groups), _allowance_table(groups), _ceiling_table(groups)]
+    forms = [g for g in groups.values() if g.setting.startswith("learned: ")]
+    if forms:
+        known = [groups[key] for key in ((BARE, "full"), (TORCH, "full")) if key in groups]
         found.append(
             Table(
-                "The variants",
-                VARIANT_COLUMNS,
-                variant_rows(groups),
-                [
-                    "Medians over seeds. Eigenvalues of R are those at the start, of the "
-                    "convolutions behind a normalization, and are medians over layers too."
-                ],
-                [figures.losses(groups), figures.spectra(groups)],
+                "What BatchNorm learns, and the order",
+                FORM_COLUMNS,
+                form_rows([*known, *forms]),
+                ["Full BatchNorm with a gain and a shift in all normalizations or in some."],
             )
         )
-    if any(setting != BASE for setting, _ in groups):
+    if any(setting in SETTINGS for setting, _ in groups):
         found.append(
             Table(
                 "Other settings",
                 SETTING_COLUMNS,
                 setting_rows(groups),
                 [
-                    "The same study with one thing changed at a time. Medians of the ratios to the "
-                    "same network without normalization. No verdict depends on them."
+                    f'The network "{BARE}" with one thing changed at a time; ratios to the same '
+                    "network without normalization. No verdict depends on them."
                 ],
                 [figures.settings(groups)],
             )
@@ -89,19 +95,225 @@ def tables(groups: Groups, rates: Sequence[Candidate], speeds: Sequence[Candidat
     return found
 
 
+def _middle(intervals: Sequence[Interval]) -> Interval:
+    low, high = np.median(np.asarray(intervals, dtype=float), axis=0)
+    return float(low), float(high)
+
+
+def fails_text(intervals: Sequence[Interval]) -> str:
+    """The lowest rate of something, median over seeds, as a table shows it."""
+    if not intervals:
+        return "–"
+    low, high = _middle(intervals)
+    if math.isinf(high):
+        return f"not up to {number(low, 3)}"
+    return f"{number(low, 3)} to {number(high, 3)}" if low > 0 else f"below {number(high, 3)}"
+
+
+def learns_text(intervals: Sequence[Interval]) -> str:
+    """The highest rate of something, median over seeds, as a table shows it."""
+    if not intervals:
+        return "–"
+    low, high = _middle(intervals)
+    if low <= 0:
+        return "nowhere"
+    if math.isinf(high):
+        return f"{number(low, 3)} and more"
+    return f"{number(low, 3)} to {number(high, 3)}"
+
+
+def _each(group: Group, what: Callable[[int], Interval]) -> list[Interval]:
+    return [what(seed) for seed in group.results]
+
+
+OUTCOME_COLUMNS = (
+    "variant",
+    "seeds",
+    "degree",
+    "updates at low rate",
+    "explodes at",
+    "dies at",
+    "accuracy 0.5 up to",
+    "accuracy 0.7 up to",
+    "loss 1.5 up to",
+    "smallest λ",
+    "largest λ",
+)
+
+
+def outcome_rows(groups: Groups, setting: str) -> list[list[str]]:
+    """One line per variant of a setting: medians over seeds, eigenvalues over layers too."""
+    return [
+        [
+            group.variant.replace("_", " "),
+            str(len(group.results)),
+            *_outcomes(group),
+            *(number(float(np.median(group.eigenvalues(end))), 2) for end in ("lowest", "highest")),
+        ]
+        for (where, _), group in groups.items()
+        if where == setting
+    ]
+
+
+def _outcomes(group: Group) -> list[str]:
+    learning = ("learning", "learning, accuracy 0.7", "learning, loss 1.5")
+    return [
+        number(group.degree, 2),
+        steps_text(group),
+        fails_text(_each(group, group.explodes)),
+        fails_text(_each(group, group.dies)),
+        *(
+            learns_text([CRITERIA[name](group, seed) for seed in group.results])
+            for name in learning
+        ),
+    ]
+
+
+def steps_text(group: Group) -> str:
+    """Median updates as a table shows them."""
+    if not group.low_steps:
+        return "–"
+    median = group.median_steps
+    return f"over {group.low_steps}" if math.isinf(median) else number(median, 3)
+
+
+def _deciding_tables(groups: Groups) -> list[Table]:
+    found = []
+    for setting in (BARE, TORCH):
+        rows = outcome_rows(groups, setting)
+        if rows:
+            drawn = [figures.losses(groups), figures.spectra(groups)] if setting == BARE else []
+            text = [
+                "Explodes: K = 100. Dies: without having exploded. Eigenvalues of R at the start, "
+                "of the convolutions behind a normalization, medians over layers and seeds."
+            ]
+            found.append(
+                Table(f"Outcomes, {setting}", OUTCOME_COLUMNS, rows, text, drawn, printed=True)
+            )
+    sizes = size_rows(groups)
+    if sizes:
+        found.append(
+            Table(
+                "Sizes",
+                SIZE_COLUMNS,
+                sizes,
+                ["Over no normalization, paired by seed; intervals of the grid, medians of ends."],
+            )
+        )
+    return found
+
+
+SIZE_COLUMNS = ("network, variant", "speed", *list(CRITERIA)[:4])
+
+
+def size_rows(groups: Groups) -> list[list[str]]:
+    """One line per network and variant: its rates over those of no normalization."""
+    rows = []
+    for (setting, variant), group in groups.items():
+        if setting not in (BARE, TORCH) or variant == "none" or not len(group.results):
+            continue
+        compared = [
+            ratios(groups, variant, "none", criterion, setting) for criterion in list(CRITERIA)[:4]
+        ]
+        speeds = speed_ratios(groups, variant, "none", setting) if group.low_steps else {}
+        rows.append(
+            [
+                f"{setting}, {variant.replace('_', ' ')}",
+                *(_spread(found) for found in (speeds, *compared)),
+            ]
+        )
+    return rows
+
+
+def _spread(found: Ratios) -> str:
+    return spread(list(found.values()), 2) if found else "–"
+
+
+def _allowance_table(groups: Groups) -> Table:
+    mine = [g for (setting, _), g in groups.items() if setting in (BARE, TORCH)]
+    rows = [
+        [
+            f"{group.setting}, {group.variant.replace('_', ' ')}",
+            *(fails_text([group.explodes(seed, k) for seed in group.results]) for k in ALLOWANCES),
+        ]
+        for group in mine
+    ]
+    text = (
+        "The lowest rate that explodes, for four allowances K: the norm passes |theta_0| + K lr t. "
+        "Where a number moves from column to column, K decided it."
+    )
+    columns = ("network, variant", *(f"K = {k:g}" for k in ALLOWANCES))
+    return Table("Does the allowance decide?", columns, rows, [text], printed=False)
+
+
+def _ceiling_table(groups: Groups) -> Table:
+    mine = [groups[BARE, v] for v in ("none", "amplify", "suppress", "full") if (BARE, v) in groups]
+    rows = [
+        [
+            group.variant,
+            *(
+                fails_text([group.passes_ceiling(seed, c) for seed in group.results])
+                for c in CEILINGS
+            ),
+        ]
+        for group in mine
+    ]
+    text = (
+        "The rule of earlier runs: a network has diverged when its loss, averaged over 10 updates, "
+        "has been above a multiple of the larger of its start and ln(10) for 20 updates. With "
+        "nothing learned in the normalization a loss is proportional to the learning rate, so the "
+        "multiple decides the rate."
+    )
+    columns = ("variant", *(f"ceiling {c:g}" for c in CEILINGS))
+    return Table("What a ceiling on the loss would say", columns, rows, [text], printed=False)
+
+
+FORM_COLUMNS = ("what is learned", "seeds", *OUTCOME_COLUMNS[2:3], *OUTCOME_COLUMNS[4:9])
+
+
+def form_rows(forms: Sequence[Group]) -> list[list[str]]:
+    """One line per form of BatchNorm."""
+    rows = []
+    for group in forms:
+        degree, _, *outcomes = _outcomes(group)
+        name = group.setting.removeprefix("learned: ")
+        rows.append([name, str(len(group.results)), degree, *outcomes])
+    return rows
+
+
+SETTING_COLUMNS = (
+    "setting",
+    *(f"{v}: {what}" for what in ("speed", "failing", "learning") for v in figures.COMPARED),
+)
+
+
+def setting_rows(groups: Groups) -> list[list[str]]:
+    """One line per setting: intervals of the ratios to no normalization."""
+    rows = []
+    for setting in dict.fromkeys(g.setting for g in groups.values()):
+        if setting == BARE or setting in SETTINGS:
+            parts = [_spread(speed_ratios(groups, v, "none", setting)) for v in figures.COMPARED]
+            for criterion in ("failing", "learning"):
+                parts += [
+                    _spread(ratios(groups, v, "none", criterion, setting)) for v in figures.COMPARED
+                ]
+            rows.append([setting, *parts])
+    return rows
+
+
 def _rate_table(groups: Groups, rates: Sequence[Candidate]) -> Table:
     points = {name: rate_points(groups, name) for name in DRAWN_RATES}
     return Table(
-        "What predicts the highest stable rate",
+        "What predicts the highest learning rate",
         CANDIDATE_COLUMNS,
         candidate_rows(rates),
         [
-            "Candidates, measured at the start or in a few updates, against the highest stable "
-            "rate. A group is one variant in one setting, median over seeds. The groups of the "
-            "base setting are used to fit one constant and to choose; those of the other settings "
-            "are held out. Split and candidates were fixed before the runs. Groups whose highest "
-            "rate lies beyond the grid are left out.",
-            *(f"{name}: {what}." for name, what in RATE_CANDIDATES.items()),
+            "Candidates, measured at the start, against the highest rate whose end loss is below "
+            "1.5. A group is one variant in one setting. The groups of the base setting are used "
+            "to fit one constant and to choose; those of the other settings are held out. Groups "
+            "whose rate lies beyond the grid are left out. The two columns by degree show what is "
+            "left of a correlation once one bit, whether a network can explode, is known.",
+            *(f"{name}: {what}." for name, what in (RATE_CANDIDATES | BASELINES).items()),
         ],
         [figures.predictors(points, "rate", "rate")],
     )
@@ -114,203 +326,60 @@ def _speed_table(groups: Groups, speeds: Sequence[Candidate]) -> Table:
         CANDIDATE_COLUMNS,
         candidate_rows(speeds),
         [
-            "The same for the other outcome. Groups that never reached the threshold are left out.",
-            *(f"{name}: {what}." for name, what in SPEED_CANDIDATES.items()),
+            "The same for the speed. Groups that never reached the threshold are left out.",
+            *(f"{name}: {what}." for name, what in (SPEED_CANDIDATES | BASELINES).items()),
         ],
         [figures.predictors(points, "speed", "updates")],
     )
 
 
-VARIANT_COLUMNS = (
-    "variant",
-    "seeds",
-    "updates at low rate",
-    "highest stable rate",
-    "loss there",
-    "diverges above",
-    "smallest λ",
-    "median λ",
-    "largest λ",
-)
-
-
-def variant_rows(groups: Groups, setting: str = BASE) -> list[list[str]]:
-    """One line per variant: medians over seeds, eigenvalues over layers too."""
-    rows = []
-    for (where, variant), group in groups.items():
-        if where != setting:
-            continue
-        losses = [r["rate_loss"] for r in group.results.values() if r["rate_loss"] is not None]
-        eigenvalues = [group.eigenvalues(end) for end in ("lowest", "median", "highest")]
-        rows.append(
-            [
-                variant.replace("_", " "),
-                str(len(group.results)),
-                steps_text(group),
-                rate_text(group),
-                number(float(np.median(losses)), 3) if losses else "–",
-                _end_text(group),
-                *(number(float(np.median(values)), 2) for values in eigenvalues),
-            ]
-        )
-    return rows
-
-
-def _end_text(group: Group) -> str:
-    """Whether training diverges or dies at the rate above the highest stable one."""
-    above = {
-        seed: group.rates[r["rate_index"] + 1]
-        for seed, r in group.results.items()
-        if r["rate_index"] + 1 < len(group.rates)
-    }
-    ends = [
-        tried["state"]
-        for seed, rate in above.items()
-        for tried in group.results[seed]["tried"]
-        if tried["lr"] == rate
-    ]
-    dead = ends.count("dead")
-    return f"{dead} of {len(ends)} die instead" if dead else "yes" if ends else "grid ends"
-
-
-def steps_text(group: Group) -> str:
-    """Median updates as a table shows them."""
-    median = group.median_steps
-    return f"over {group.low_steps}" if math.isinf(median) else number(median, 3)
-
-
-def rate_text(group: Group) -> str:
-    """Median highest stable rate as a table shows it."""
-    if not group.rate_is_open:
-        return number(group.median_rate, 3)
-    if group.median_rate < group.rates[0]:
-        return f"under {number(group.rates[0], 3)}"
-    return f"at least {number(group.median_rate, 3)}"
-
-
-SETTING_COLUMNS = (
-    "setting",
-    "none: updates, rate",
-    "amplify: speed",
-    "suppress: speed",
-    "full: speed",
-    "amplify: rate",
-    "suppress: rate",
-    "full: rate",
-)
-
-
-def setting_rows(groups: Groups) -> list[list[str]]:
-    """One line per setting: medians of the ratios to no normalization."""
-    rows = []
-    for setting in dict.fromkeys(setting for setting, _ in groups):
-        none = groups.get((setting, "none"))
-        if none is None:
-            continue
-        parts = [
-            _middle(ratios(groups, variant, "none", setting))
-            for ratios in (speed_ratios, rate_ratios)
-            for variant in ("amplify", "suppress", "full")
-        ]
-        rows.append([setting, f"{steps_text(none)}, {rate_text(none)}", *parts])
-    return rows
-
-
-def _middle(ratios: Ratios) -> str:
-    """Median of intervals as a table shows it."""
-    if not ratios:
-        return "–"
-    low, high = (float(np.median([ends[i] for ends in ratios.values()])) for i in (0, 1))
-    if low == high:
-        return number(low, 2)
-    if math.isinf(high):
-        return f"≥ {number(low, 2)}" if low > 0 else "unknown"
-    return f"≤ {number(high, 2)}"
-
-
-def evidence_against(groups: Groups, candidates: Sequence[Candidate]) -> list[str]:
+def evidence_against(groups: Groups) -> list[str]:
     """What speaks against the simple reading, with the numbers of this run."""
-    found = []
-    if _have(groups, "none", "center"):
-        lowered = eigenvalue_ratios(groups, "center", "none", "highest")
-        factor = _lows({seed: (1 / low, 1 / low) for seed, (low, _) in lowered.items()})
-        found.append(
-            f"Centring alone divides the largest eigenvalue of R by {factor} and multiplies the "
-            f"highest stable rate by {_rate(groups, 'center')}."
-        )
-    found += _controls(groups)
-    if _have(groups, "none", "amplify"):
-        lowest, median = (
-            _lows(eigenvalue_ratios(groups, "amplify", "none", end)) for end in ("lowest", "median")
-        )
-        found.append(
-            f"Amplifying multiplies the smallest eigenvalue by {lowest} and the median one by "
-            f"{median}: the smallest alone does not explain the gain in speed."
-        )
-    found.extend(
-        "Taken as the network's highest stable rate, 2 / λmax(R) of the layer where it is smallest "
-        f"is off by a median factor of {number(candidate.factor_raw, 2)} over the settings "
-        "other than the base one."
-        for candidate in candidates
-        if candidate.name == "R at the start"
-    )
-    return found + _learned_nothing(groups)
 
+    def have(*variants: str, setting: str = BARE) -> bool:
+        return all((setting, variant) in groups for variant in variants)
 
-def _controls(groups: Groups) -> list[str]:
-    """Sentences on the variants that separate the spectrum from how it is reached."""
+    def times(variant: str, criterion: str, setting: str = BARE) -> str:
+        return _spread(ratios(groups, variant, "none", criterion, setting))
+
+    def value(variant: str, end: str) -> float:
+        found = eigenvalue_ratios(groups, variant, "none", end)
+        return float(np.median([low for low, _ in found.values()])) if found else math.nan
+
     found = []
-    if _have(groups, "none", "frozen", "full"):
+    for setting in (BARE, TORCH):
+        if have("none", "frozen", "full", setting=setting):
+            found.append(
+                f"Network {setting}: statistics frozen at the first batch give full BatchNorm's "
+                "spectrum at the start. Over no normalization, the lowest rate that fails is "
+                f"{times('frozen', 'failing', setting)} times with them and "
+                f"{times('full', 'failing', setting)} with BatchNorm; the highest that learns is "
+                f"{times('frozen', 'learning', setting)} and {times('full', 'learning', setting)}."
+            )
+        if have("none", "amplify", setting=setting):
+            found.append(
+                f"Network {setting}: amplifying too moves the highest rate that learns, to "
+                f"{times('amplify', 'learning', setting)} times that without normalization, and "
+                f"the lowest that fails to {times('amplify', 'failing', setting)} times."
+            )
+    if have("none", "center"):
         found.append(
-            "With statistics frozen at the first batch the spectrum at the start is that of full "
-            f"BatchNorm; the speed is {_speed(groups, 'frozen')} times that of no normalization "
-            f"(full: {_speed(groups, 'full')}), but the highest stable rate is "
-            f"{_rate(groups, 'frozen')} times that of no normalization (full: "
-            f"{_rate(groups, 'full')})."
+            f"Centring alone divides the largest eigenvalue of R by "
+            f"{number(1 / value('center', 'highest'), 2)}; the lowest rate that fails is "
+            f"{times('center', 'failing')} times that of no normalization, the highest that learns "
+            f"{times('center', 'learning')} times."
         )
-    if _have(groups, "none", "layer"):
+    if have("none", "layer"):
         found.append(
-            "One scalar for the whole layer, which leaves the spread of R unchanged, multiplies "
-            f"the highest stable rate by {_rate(groups, 'layer')}."
+            "One scalar for the whole layer, which leaves the spread of R unchanged: failing at "
+            f"{times('layer', 'failing')} times the rate, learning up to "
+            f"{times('layer', 'learning')} times."
         )
-    if _have(groups, "none", "equal_power"):
+    if have("none", "amplify"):
         found.append(
-            "Equalising the channels without changing the power of the layer multiplies the speed "
-            f"by {_speed(groups, 'equal_power')} and the highest stable rate by "
-            f"{_rate(groups, 'equal_power')}."
-        )
-    if _have(groups, "none", "detached"):
-        found.append(
-            "Live statistics without a gradient through them multiply the highest stable rate by "
-            f"{_rate(groups, 'detached')}."
+            "Amplifying multiplies the smallest eigenvalue by "
+            f"{number(value('amplify', 'lowest'), 2)} and the median one by "
+            f"{number(value('amplify', 'median'), 2)}: the smallest alone does not explain "
+            "the gain in speed."
         )
     return found
-
-
-def _have(groups: Groups, *variants: str) -> bool:
-    return all((BASE, variant) in groups for variant in variants)
-
-
-def _rate(groups: Groups, variant: str) -> str:
-    return _lows(rate_ratios(groups, variant, "none"))
-
-
-def _speed(groups: Groups, variant: str) -> str:
-    return _lows(speed_ratios(groups, variant, "none"))
-
-
-def _lows(ratios: Ratios) -> str:
-    lows = [low for low, _ in ratios.values()]
-    return number(float(np.median(lows)), 2) if lows else "–"
-
-
-def _learned_nothing(groups: Groups) -> list[str]:
-    group = groups.get((BASE, "none"))
-    losses = [r["rate_loss"] for r in group.results.values()] if group else []
-    known = [loss for loss in losses if loss is not None]
-    if not known:
-        return []
-    return [
-        "Stable is not the same as learning: at its highest stable rate the network without "
-        f"normalization ends with a median loss of {number(float(np.median(known)), 3)}."
-    ]

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, parametrize
 from cnnbridge import SplitBatchNorm
 from cnnbridge.normalization import NORMALIZATION_VARIANTS
 from studies.related.degree import Form
+from studies.training.networks import Bounded
 
 __all__ = ["build", "loss_of"]
 
@@ -35,18 +36,6 @@ class RMS(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the same shape."""
         return x / (x.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
-
-
-class Bounded(nn.Module):
-    """A learned gain between 0 and 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.s = nn.Parameter(torch.zeros(channels, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the same shape."""
-        return 2 * torch.sigmoid(self.s) * x
 
 
 class Standardized(nn.Module):

@@ -59,3 +59,46 @@ def test_the_note_says_what_is_known():
     assert "at least 2" in note
     assert "5 seeds" in note
     assert "too few" in median_check("name", [(2.0, 2.0)], 1.5, "at least", unit="x").note
+
+
+def test_a_check_fails_at_the_level_of_its_family():
+    """One of twelve checks may fail by chance as seldom as one alone: eight seeds can show it."""
+    low = [(1.0, 1.0)] * 5
+    assert median_check("name", low, 1.5, "at least", unit="x", family=1).verdict == "fails"
+    assert median_check("name", low, 1.5, "at least", unit="x", family=2).verdict == "inconclusive"
+    eight = [(1.0, 1.0)] * 8
+    assert median_check("name", eight, 1.5, "at least", unit="x", family=12).verdict == "fails"
+    open_ = median_check("name", eight, 1.5, "at least", unit="x", family=13)
+    assert open_.verdict == "inconclusive"
+    # what holds needs no correction: all checks must hold together
+    high = [(2.0, 2.0)] * 5
+    assert median_check("name", high, 1.5, "at least", unit="x", family=100).verdict == "holds"
+
+
+def test_a_family_rarely_fails_by_chance():
+    rng = np.random.default_rng(0)
+    fails = 0
+    for _ in range(300):
+        draws = rng.standard_normal((12, 8))  # the median of each is on the limit
+        pairs = [[(v, v) for v in row] for row in draws]
+        checks = [median_check("n", row, 0.0, "at least", unit="", family=12) for row in pairs]
+        fails += any(c.verdict == "fails" for c in checks)
+    # 5 % and three standard errors
+    assert fails / 300 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+@pytest.mark.parametrize(
+    ("values", "observed", "words"),
+    [
+        ([(0.0, INF)], None, "not reached by either"),
+        ([(-INF, INF)], None, "not reached by either"),
+        ([(0.0, 2.0)], 2.0, "at most 2"),
+        ([(2.0, INF)], 2.0, "at least 2"),
+        ([(0.0, 0.0)], 0.0, "0"),
+        ([(-1.0, -1.0)], -1.0, "-1"),
+    ],
+)
+def test_what_was_not_reached_is_no_number(values, observed, words):
+    check = median_check("name", values, 1.5, "at least", unit="x")
+    assert check.observed == observed
+    assert f"median over 1 seeds {words}" in check.note

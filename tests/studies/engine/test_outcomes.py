@@ -1,5 +1,7 @@
 """The rules by which a run explodes, dies or learns, on courses made by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,3 +90,34 @@ def test_a_record_becomes_a_course():
     assert not run.dies
     with pytest.raises(KeyError):
         Course.of({"lr": 1})
+
+
+def test_a_run_that_was_ended_has_not_learned():
+    run = course([1, 1, 1], loss=[0.1, 0.1])
+    assert run.complete
+    assert run.learns_by_loss()
+    ended = dataclasses.replace(run, steps=3)
+    assert not ended.complete
+    assert not ended.learns_by_loss()
+    assert not ended.learns_by_accuracy()
+
+
+def test_the_ceiling_decides_where_the_loss_grows_with_the_rate():
+    """A loss of rate times a constant: the rule of a ceiling finds the ceiling."""
+
+    def first(ceiling):
+        rates = 2.0 ** np.arange(12)
+        runs = [course(np.ones(41), loss=np.full(40, 3.0) + np.r_[0, [r] * 39]) for r in rates]
+        return lowest(rates, [run.passes_ceiling(ceiling, 10) for run in runs])[1]
+
+    assert [first(c) for c in (2, 8, 32)] == [4, 32, 128]
+
+
+def test_a_spike_passes_no_ceiling_and_overflow_passes_all():
+    loss = np.full(60, 1.0)
+    loss[30] = 50.0  # ten updates' mean is above the ceiling, but not for twenty
+    assert not course(np.ones(61), loss=loss).passes_ceiling(2, 10)
+    assert course([1, 2, np.nan]).passes_ceiling(1e9, 10)
+    ended = dataclasses.replace(course(np.ones(6)), steps=50)
+    assert ended.passes_ceiling(1e9, 10)
+    assert not dataclasses.replace(ended, dead_at=5).passes_ceiling(1e9, 10)

@@ -6,8 +6,16 @@ from html.parser import HTMLParser
 import pytest
 
 from studies.engine import style as figures
-from studies.engine.checks import at_most, inconclusive, tally
-from studies.engine.page import Picture, Section, anchors, numbers, print_verdicts, write
+from studies.engine.checks import at_most, inconclusive, median_check, tally, within
+from studies.engine.page import (
+    Picture,
+    Section,
+    anchors,
+    limit_text,
+    numbers,
+    print_verdicts,
+    write,
+)
 from studies.engine.summary import Answer, Summary
 from studies.engine.text import number, table
 from tests.studies.browser import look
@@ -179,9 +187,24 @@ def test_the_verdicts_for_the_terminal(tmp_path, capsys):
     print_verdicts(summary, tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "",
-        "HOLDS         error: 0.25; over 3 layers",
-        "FAILS         ratio: 2",
+        "HOLDS         error: 0.25 (limit: at most 0.5); over 3 layers",
+        "FAILS         ratio: 2 (limit: at most 1)",
         "Verdict: fails. One check fails.",
         "PROBLEM: one cell failed.",
         f"Report: {tmp_path / 'report.html'}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("check", "limit"),
+    [
+        (at_most("x", 1.0, 2.0, unit=""), "limit: at most 2"),
+        (within("x", 3.0, 3.1, 0.1, unit=""), "wanted: 3, within 0.1"),
+        (median_check("x", [(1.0, 1.0)] * 5, 0.5, "at least", unit=""), "limit: at least 0.5"),
+        (median_check("x", [(1.0, 1.0)] * 5, 0.5, "at most", unit=""), "limit: at most 0.5"),
+        (inconclusive("x", 0.2, "no seed"), "limit: 0.2"),
+        (inconclusive("x", 0.0, "no seed"), ""),
+    ],
+)
+def test_every_verdict_line_has_its_limit(check, limit):
+    assert limit_text(check) == limit

@@ -72,3 +72,34 @@ def test_looking_for_death_changes_nothing():
     assert not features_are_constant(model, x)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_decided_run_ends_early_and_says_the_same():
+    whole = course(network(), 1e3, steps=40)
+    ended = course(network(), 1e3, steps=40, end_beyond=300.0)
+    assert len(ended.loss) < 40
+    for allowance in (10.0, 100.0, 300.0):
+        assert ended.explodes(allowance) == whole.explodes(allowance)
+    # a run that nothing decides is not touched
+    assert len(course(network(), 0.05, steps=40, end_beyond=300.0).loss) == 40
+
+
+def test_a_dead_run_ends_after_three_looks():
+    model = network()
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.fill_(-1.0)
+    run = course(model, 0.01, features=model[1], steps=80, end_beyond=300.0)
+    assert (run.dead_at, len(run.loss)) == (10, 30)
+    assert run.outcome() == "dies"
+
+
+def test_gradients_can_be_changed_before_the_step():
+    model = network()
+
+    def nothing():
+        for p in model.parameters():
+            p.grad.zero_()
+
+    run = course(model, 0.5, steps=5, before_step=nothing)
+    assert set(run.norm) == {run.norm[0]}

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from cnnbridge.normalization import NORMALIZATION_VARIANTS
-from studies.training.networks import PlainVGG, SmallCNN, SmallResNet, conv_layers, draw_weights
+from studies.training.networks import (
+    AFFINES,
+    PlainVGG,
+    SmallCNN,
+    SmallResNet,
+    conv_layers,
+    draw_weights,
+)
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
 
@@ -139,3 +146,23 @@ def test_small_cnn_normalizes_between_convolution_and_relu():
     torch.testing.assert_close(
         seen["conv3"][0], torch.nn.functional.max_pool2d(torch.relu(seen["norm2"][1]), 2)
     )
+
+
+@pytest.mark.parametrize("affine", AFFINES)
+@pytest.mark.parametrize("variant", ["none", "full", "frozen"])
+def test_gains_and_shifts_change_nothing_at_the_start(variant, affine):
+    x = torch.randn(16, 2, 16, 16)
+    plain, learned = drawn(variant).train(), drawn(variant, affine=affine).train()
+    torch.testing.assert_close(learned(x), plain(x))
+    here = {
+        name: p.shape[0]
+        for name, p in learned.named_parameters()
+        if p.requires_grad and name not in dict(plain.named_parameters())
+    }
+    expected = {"none": 0, "all": 12, "last": 2, "inner": 10, "gain": 6, "shift": 6, "bounded": 6}
+    assert len(here) == expected[affine]
+
+
+def test_no_such_affine():
+    with pytest.raises(ValueError, match="affine must be one of none, all"):
+        drawn(affine="some")
