@@ -400,17 +400,17 @@ def block(
 @fast
 def affine_projection(
     x: Array, hop: int, d: Array, step: Array, order: int, eps: float,
-    w: Array, error: Array, offset: int, every: int, history: Array,
+    G: Array, e: Array, w: Array, error: Array, offset: int, every: int, history: Array,
 ) -> int:  # fmt: skip
     """w <- w + step U (U^H U + eps I)^-1 e*, with U = [u(n) .. u(n - order + 1)] and its errors e.
 
     ``x`` and ``d`` (N + order - 1, M) begin ``order - 1`` regressors early.
+    ``G`` (order, order) and ``e`` (order, M) are work space in double precision: with more
+    regressors than taps U^H U is singular, and single precision would round by more than eps.
     """
     M, L = w.shape
     N = d.shape[0] - (order - 1)
     U = np.zeros((order, L), w.dtype)
-    e = np.zeros((order, M), w.dtype)
-    G = np.zeros((order, order), w.dtype)
     for n in range(N):
         for i in range(order):
             at = n + order - 1 - i
@@ -430,10 +430,10 @@ def affine_projection(
             error[n, m] = e[0, m]
         for i in range(order):
             for j in range(order):
-                total = w.dtype.type(0)
+                total = G.dtype.type(0)
                 for k in range(L):
-                    total += np.conj(U[i, k]) * U[j, k]
-                G[i, j] = total + w.dtype.type(eps if i == j else 0.0)
+                    total += np.conj(G.dtype.type(U[i, k])) * U[j, k]
+                G[i, j] = total + (eps if i == j else 0.0)
         mu = step[n] if step.size > 1 else step[0]
         # (U^H U + eps I) a = e*; a direction without power takes no part
         a = _solve_positive(G, np.conj(e))

@@ -132,8 +132,8 @@ class Algorithm:
         rest = self.regularisation
         if rest is not None and getattr(self, rest.name) is None:
             raise ValueError(
-                f"{rest.name} must be given for a stream: None takes a part of the input's power, "
-                "which is not known before the stream ends"
+                f"{rest.name} must be given for a stream: None takes {rest.part:g} of the input's "
+                "mean power, which is not known before the stream ends"
             )
         if taps is None and self.delay_lines_only:
             raise ValueError(f"taps must be given for {self.name}, which works on delay lines")

@@ -29,8 +29,10 @@ class NLMS(StochasticGradient):
     Parameters
     ----------
     mu : step size, a pure number; stable in the mean square for 0 < mu < 2, whatever the input.
-    eps : regularisation, in units of |u|^2. None takes 1e-6 of the mean |u(n)|^2, so that the
-        input's scale does not matter; a stream must be given a number. With eps=0 a regressor of
+    eps : regularisation, in units of |u|^2. None takes 1e-3 of the mean |u(n)|^2, so that the
+        input's scale does not matter; a stream, whose mean is not known, must be given a number,
+        1e-3 of the mean |u|^2 to be expected. It keeps the weights in quiet passages, where noise
+        would move them most: see "Regularisation" in docs/theory.md. With eps=0 a regressor of
         zeros updates nothing.
 
     Notes
@@ -64,7 +66,7 @@ class NLMS(StochasticGradient):
     name: ClassVar[str] = "nlms"
     normalized: ClassVar[bool] = True
     has_theory: ClassVar[bool] = True
-    regularisation: ClassVar[Regularisation | None] = Regularisation("eps", 1e-6, whole=True)
+    regularisation: ClassVar[Regularisation | None] = Regularisation("eps", 1e-3, whole=True)
 
     eps: float | None = setting("regularisation, in units of |u|^2", None)
 
@@ -184,7 +186,7 @@ def predict_nlms(
     ----------
     problem, steps, w0 : as in :func:`predict_lms`.
     mu : step size, a pure number; stable below 2 whatever the input.
-    eps : regularisation, in units of |u|^2; None is 1e-6 tr(R), as the filter takes it.
+    eps : regularisation, in units of |u|^2; None is 1e-3 tr(R), as the filter takes it.
 
     Returns
     -------

@@ -32,7 +32,11 @@ class PowerNormalizedLMS(StochasticGradient):
 
     Parameters
     ----------
-    mu : step size, a pure number; mu < 2 / L is safe for slow forgetting.
+    mu : step size, a pure number. For an input of steady level and slow forgetting mu < 2 / L is
+        stable. No mu is safe where the level rises: taps that still hold quiet samples are divided
+        by their small power and meet the error of the loud ones, which magnifies it by up to the
+        ratio of the levels, and by more where mu is not small. Take ``nlms`` for speech, or an eps
+        of the loud passages' power.
     eps : in units of |u_k|^2; None takes 1e-6 of the mean.
     forgetting : in [0, 1).
 

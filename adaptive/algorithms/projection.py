@@ -27,7 +27,7 @@ class AffineProjection(Algorithm):
     ----------
     mu : step size, a pure number; stable for 0 < mu < 2.
     order : number of regressors projected on, 1 to about L.
-    eps : in units of |u|^2; None takes 1e-6 of its mean.
+    eps : in units of |u|^2; None takes 1e-3 of its mean, as for :class:`NLMS`.
 
     Notes
     -----
@@ -36,7 +36,7 @@ class AffineProjection(Algorithm):
 
     name: ClassVar[str] = "affine_projection"
     normalized: ClassVar[bool] = True
-    regularisation: ClassVar[Regularisation | None] = Regularisation("eps", 1e-6, whole=True)
+    regularisation: ClassVar[Regularisation | None] = Regularisation("eps", 1e-3, whole=True)
 
     mu: StepSize = setting("step size")
     order: int = setting("regressors projected on")
@@ -80,10 +80,12 @@ class AffineProjection(Algorithm):
         hop, taps = block.lines.hop, block.lines.taps
         first, last = part.start + self.order - order, part.stop + self.lookback
         offset, every, history = block.record
+        wide = np.result_type(memory["w"], np.float64)
+        G, e = np.empty((order, order), wide), np.empty((order, block.d.shape[1]), wide)
         stop: int = _kernels.affine_projection(
             x[first * hop : (last - 1) * hop + taps], hop, d[first:last],
             block.mu[part] if block.mu.size > 1 else block.mu, order, self.eps,
-            memory["w"], block.error[part], offset + part.start, every, history,
+            G, e, memory["w"], block.error[part], offset + part.start, every, history,
         )  # fmt: skip
         return stop
 
