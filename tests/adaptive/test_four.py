@@ -158,7 +158,7 @@ def test_products_out_of_range_leave_it_to_the_recursion(scale):
     lines = Regressors(plain.buffer * scale, 1, 5, 200, plain.order)
     d, w0 = draw(rng, 200, np.float64), np.zeros(5)
     step = np.array([0.05]) / scale / scale if scale < 1 else np.array([5e-320])
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         ours, expected = both(
             lines, lines.buffer, d, step, np.zeros(1), 1.0, None, None, w0, 0
         )  # fmt: skip

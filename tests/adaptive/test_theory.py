@@ -932,7 +932,7 @@ def test_the_bounds_refuse(bounds, arguments, message):
         bounds(np.eye(2), **arguments)
     good = {"block": 2, "leakage": 0.1, "momentum": 0.1, "eps": 0.1}
     with pytest.raises(ValueError, match="R must not be zero"):
-        getattr(adaptive, bounds)(np.zeros((2, 2)), **{k: good[k] for k in arguments})
+        bounds(np.zeros((2, 2)), **{k: good[k] for k in arguments})
 
 
 def test_nlms_bounds_print_what_they_rest_on():
