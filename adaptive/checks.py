@@ -167,6 +167,27 @@ def seed(name: str, value: int) -> int:
     return _whole(name, value, 0)
 
 
+def whole(name: str, value: int) -> int:
+    """Return a whole number of either sign."""
+    n = _whole(name, value, -LARGEST_COUNT)
+    return count(name, n, least=-LARGEST_COUNT)
+
+
+def mask(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return booleans, one per sample of an array of this shape, or one per entry."""
+    try:
+        a = np.asarray(value)
+    except (TypeError, ValueError) as problem:
+        raise _not_an_array(name, value, problem) from None
+    if isinstance(value, np.ma.MaskedArray) or a.dtype != bool:
+        got = "a masked array" if isinstance(value, np.ma.MaskedArray) else a.dtype
+        raise TypeError(f"{name} must hold True or False; got {got}")
+    if a.shape not in (shape[:1], shape):
+        wanted = " or ".join(str(s) for s in dict.fromkeys((shape[:1], shape)))
+        raise ValueError(f"{name} must have shape {wanted}, as d has; got {a.shape}")
+    return a
+
+
 def _whole(name: str, value: int, least: int) -> int:
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a whole number; got {value!r}")

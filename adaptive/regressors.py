@@ -118,6 +118,21 @@ def regressors(u: ArrayLike, taps: int | None = None, past: Array | None = None)
     )  # fmt: skip
 
 
+def delayed(u: Array, delay: int, waiting: Array | None = None) -> tuple[Array, Array]:
+    """u (n, ...) later by ``delay`` samples, and the samples that wait for the next block.
+
+    ``waiting`` holds those of the block before; zeros when None. A negative delay takes samples
+    from the future: u earlier by that many, zeros after its end.
+    """
+    if delay < 0:
+        ahead = np.zeros_like(u)
+        ahead[:delay] = u[-delay:]
+        return ahead, u[:0]
+    before = np.zeros((delay, *u.shape[1:]), u.dtype) if waiting is None else waiting
+    whole = np.concatenate([before, u])
+    return whole[: len(u)], whole[len(u) :].copy()
+
+
 def delay_line(u: ArrayLike, taps: int, past: Array | None = None) -> list[Regressors]:
     """The same for a signal, in one or two pieces that follow each other.
 
@@ -126,6 +141,7 @@ def delay_line(u: ArrayLike, taps: int, past: Array | None = None) -> list[Regre
     """
     length = _checks.count("taps", taps)
     x = _checks.array("u", u, ndim=(1, 2))
+    refuse_delay_lines(x)
     x = np.ascontiguousarray(x.reshape(x.shape[0], -1))
     N, channels = x.shape
     first = min(N, length - 1)
@@ -141,3 +157,16 @@ def delay_line(u: ArrayLike, taps: int, past: Array | None = None) -> list[Regre
     if first < N:
         pieces.append(Regressors(x.reshape(-1), channels, length * channels, N - first, order))
     return pieces
+
+
+def refuse_delay_lines(x: Array) -> None:
+    """Refuse columns that are already delay lines of one signal where taps are to be added."""
+    if x.ndim == 1 or x.shape[1] < 2 or len(x) < 3 or (x == x[0]).all():
+        return
+    for later, sooner in ((x[1:, 1:], x[:-1, :-1]), (x[1:, :-1], x[:-1, 1:])):
+        if (later[0] == sooner[0]).all() and np.array_equal(later, sooner):
+            raise ValueError(
+                "u must hold a signal per column when taps is given; got columns that are one "
+                "signal, each a sample later than its neighbour: leave taps= out, or give the "
+                "signal alone"
+            )

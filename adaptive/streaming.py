@@ -9,8 +9,10 @@ run.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
 from adaptive.checks import Array
-from adaptive.regressors import Regressors, delay_line, regressors
+from adaptive.regressors import Regressors, delay_line, delayed, regressors
 from adaptive.results import FilterRun
 
 StepSize = float | ArrayLike | Callable[[int], float]
@@ -35,6 +37,22 @@ class Block(NamedTuple):
     mu: Array  # one step size, or n
     error: Array  # (n, M), to be filled up to a divergence
     record: tuple[int, int, Array]  # samples recorded before, samples between rows, history
+
+    def part(self, start: int, stop: int) -> Block:
+        """Samples ``start`` to ``stop`` - 1, with the same history."""
+        offset, every, history = self.record
+        mu = self.mu[start:stop] if self.mu.size > 1 else self.mu
+        return Block(
+            self.lines.part(start, stop), self.d[start:stop], mu, self.error[start:stop],
+            (offset + start, every, history),
+        )  # fmt: skip
+
+    def record_still(self, w: Array, stop: int) -> None:
+        """Enter weights that do not change into the history, up to sample ``stop``."""
+        offset, every, history = self.record
+        if every:
+            last = offset + min(stop, self.lines.samples - 1)
+            history[-(-offset // every) : last // every + 1] = w
 
     def per_output(self, run: Callable[[int, Array, Array], int]) -> int:
         """``run(m, d, error)`` for every output on its own; the earliest divergence, or -1."""
@@ -113,6 +131,9 @@ class Rule(Protocol):
     def advance(self, memory: Memory, block: Block) -> int:
         """Run over a block; the first sample whose error is not finite, or -1."""
 
+    def hold(self, memory: Memory, block: Block) -> int:
+        """Filter a block without learning from it; returns what ``advance`` returns."""
+
     def chunk(self, taps: int) -> int:
         """Samples of one call of ``advance``."""
 
@@ -142,9 +163,11 @@ class AdaptiveFilter:
     taps : taps of the delay line of each channel, preceded by zeros; None when the input holds
         regressors.
     w0 : initial weights, (L,) or (M, L); zeros when None.
+    delay : samples by which u is delayed before it is filtered, 0 or more.
 
     Attributes
     ----------
+    mu : step size; assign another between blocks, such as 0 to freeze the weights.
     weights : (L,) or (M, L) present weights; None before the first block.
     diverged_at : as in ``FilterRun``, counted from the last reset; a diverged filter stays so.
 
@@ -160,21 +183,36 @@ class AdaptiveFilter:
     [1.0, -0.5]
     """
 
-    def __init__(self, algorithm: Rule, *, taps: int | None = None, w0: ArrayLike | None = None):
+    def __init__(
+        self,
+        algorithm: Rule,
+        *,
+        taps: int | None = None,
+        w0: ArrayLike | None = None,
+        delay: int = 0,
+    ):
         self.algorithm = algorithm
         self.taps = None if taps is None else _checks.count("taps", taps)
         self.w0 = w0
+        if _checks.whole("delay", delay) < 0:
+            raise ValueError(
+                "delay must be zero or positive for a stream, which does not know the future of u; "
+                f"got {delay}: delay d by {-delay} samples instead"
+            )
+        self.delay = int(delay)
         self.reset()
 
     # --- what users call ---
 
-    def process(self, u: ArrayLike, d: ArrayLike) -> FilterRun:
+    def process(self, u: ArrayLike, d: ArrayLike, *, adapt: ArrayLike | None = None) -> FilterRun:
         """Filter one block and learn from it.
 
         Parameters
         ----------
         u : (n,) signal or (n, C) channels, with ``taps``; (n, L) regressors without.
         d : (n,) desired response, or (n, M).
+        adapt : (n,) booleans, as in :func:`adaptive.run`; None learns from every sample. (n, M) for
+            each output on its own, from the first block on.
 
         Returns
         -------
@@ -185,12 +223,34 @@ class AdaptiveFilter:
         TypeError, ValueError : as the algorithm's function; also a block whose channels, outputs
             or kind of number differ from the first block's.
         """
-        return self.run(u, d)
+        return self.run(u, d, adapt=adapt)
 
     def reset(self) -> None:
         """Forget everything learned: the next block is the first again."""
         self.memory = Memory(self.taps)
         self.diverged_at: int | None = None
+        self.outputs: list[AdaptiveFilter] = []  # one filter each, where they adapt separately
+
+    @property
+    def mu(self) -> StepSize:
+        """The step size; a value assigned holds from the next block on.
+
+        Raises
+        ------
+        TypeError, ValueError : on assignment, what the algorithm refuses, or an algorithm without
+            a step size.
+        """
+        return self.algorithm.step_size
+
+    @mu.setter
+    def mu(self, mu: StepSize) -> None:
+        changes: dict[str, Any] = {"mu": mu}
+        if not hasattr(self.algorithm, "mu"):
+            name = type(self.algorithm).__name__
+            raise TypeError(f"mu must not be assigned for {name}, which has no step size")
+        self.algorithm = dataclasses.replace(self.algorithm, **changes)  # type: ignore[type-var]
+        for output in self.outputs:
+            output.mu = mu
 
     @property
     def state(self) -> dict[str, Any]:
@@ -207,6 +267,7 @@ class AdaptiveFilter:
                 "samples": self.memory.samples,
                 "diverged_at": self.diverged_at,
                 "arrays": self.memory.arrays,
+                "outputs": [output.state for output in self.outputs],
             }
         )
 
@@ -220,6 +281,10 @@ class AdaptiveFilter:
         saved = copy.deepcopy(state)
         self.memory = Memory(self.taps, saved["samples"], saved["arrays"])
         self.diverged_at = saved["diverged_at"]
+        parts = saved.get("outputs", [])
+        self.outputs = self._separate(len(parts))
+        for output, part in zip(self.outputs, parts, strict=True):
+            output.state = part
 
     def _kind(self) -> dict[str, Any]:
         """What two filters share whose states can be exchanged."""
@@ -227,17 +292,29 @@ class AdaptiveFilter:
             "algorithm": type(self.algorithm).__name__,
             "taps": self.taps,
             "lookback": self.algorithm.lookback,
+            "delay": self.delay,
         }
 
     @property
     def weights(self) -> Array | None:
         """Present weights, newest tap first."""
+        if self.outputs:
+            return np.array([output.weights for output in self.outputs])
         return self._public(self.memory["w"]) if self.memory.arrays else None
 
-    def run(self, u: ArrayLike, d: ArrayLike, record: Record = "last") -> FilterRun:
+    def run(
+        self,
+        u: ArrayLike,
+        d: ArrayLike,
+        record: Record = "last",
+        adapt: ArrayLike | None = None,
+    ) -> FilterRun:
         """``process`` with a record of the weights, as ``FilterRun.history`` describes it."""
         signal = _checks.floating("u", u)
         desired = _checks.array("d", d, ndim=(1, 2))
+        mask = None if adapt is None else _checks.mask("adapt", adapt, desired.shape)
+        if self.outputs or (mask is not None and mask.ndim == 2):
+            return self._run_each(signal, desired, record, mask)
         kinds = [signal, desired] + ([self.memory["w"]] if self.memory.arrays else [])
         signal = signal.astype(np.result_type(*kinds), copy=False)
         past = self.memory.arrays.get("past") if self.taps is not None else None
@@ -250,9 +327,57 @@ class AdaptiveFilter:
                 f"u must have {past.shape[1]} channels as in the first block; "
                 f"got shape {signal.shape}"
             )
+        waiting = None
+        if self.delay and signal.ndim in (1, 2) and signal.size:
+            signal, waiting = delayed(signal, self.delay, self.memory.arrays.get("waiting"))
         if self.taps is None:
-            return self.run_lines([regressors(signal)], desired, record)
-        return self.run_lines(delay_line(signal, self.taps, past), desired, record)
+            finished = self.run_lines([regressors(signal)], desired, record, adapt=mask)
+        else:
+            lines = delay_line(signal, self.taps, past)
+            finished = self.run_lines(lines, desired, record, adapt=mask)
+        if waiting is not None:
+            self.memory["waiting"] = waiting
+        return finished
+
+    def _run_each(self, u: Array, d: Array, record: Record, mask: Array | None) -> FilterRun:
+        """The same where each output learns from samples of its own: one filter per output."""
+        if not self.outputs:
+            if self.memory.arrays:
+                raise ValueError(
+                    "adapt must hold a column per output from the first block on; got "
+                    f"it after {self.memory.samples} samples without"
+                )
+            self.outputs = self._separate(d.shape[1])
+        M = len(self.outputs)
+        if d.ndim != 2 or d.shape[1] != M:
+            raise ValueError(f"d must have {M} outputs as in the first block; got {d.shape}")
+        masks = [mask if mask is None or mask.ndim == 1 else mask[:, m] for m in range(M)]
+        runs = [output.run(u, d[:, m], record, masks[m]) for m, output in enumerate(self.outputs)]
+        start, self.memory.samples = self.memory.samples, self.memory.samples + len(d)
+        error = np.stack([run.error for run in runs], axis=1)
+        stop = first_divergence(-1 if r.diverged_at is None else r.diverged_at for r in runs)
+        self.diverged_at = None if stop < 0 else stop
+        if stop >= 0:
+            error[max(stop - start, 0) :] = np.nan
+        rows = [run.history for run in runs if run.history is not None]
+        history = np.stack(rows, axis=1) if rows else None
+        weights = np.array([run.weights for run in runs])
+        return FilterRun(error, d, weights, self.diverged_at, history)
+
+    def _separate(self, count: int) -> list[AdaptiveFilter]:
+        """Filters of one output each."""
+        w0 = None if self.w0 is None or not count else _checks.array("w0", self.w0, ndim=(2,))
+        if w0 is not None and w0.shape[0] != count:
+            raise ValueError(f"w0 must have one row per output, {count}; got shape {w0.shape}")
+        return [
+            AdaptiveFilter(
+                self.algorithm,
+                taps=self.taps,
+                w0=None if w0 is None else w0[m],
+                delay=self.delay,
+            )
+            for m in range(count)
+        ]
 
     # --- the engine ---
 
@@ -263,12 +388,14 @@ class AdaptiveFilter:
         record: Record = "last",
         *,
         before: int | None = None,
+        adapt: Array | None = None,
     ) -> FilterRun:
         """The same on regressors already laid out, in pieces that follow each other.
 
         ``before`` says that the first delay line holds true samples, as in the draw of a scenario,
         and not the zeros before a signal; that many regressors of the first piece are then heard,
-        not learned from, and the run covers those that follow.
+        not learned from, and the run covers those that follow. ``adapt`` (N,) is False for samples
+        to filter only.
         """
         N = sum(piece.samples for piece in pieces)
         lines = pieces[0]
@@ -299,14 +426,15 @@ class AdaptiveFilter:
         mu = self.step_sizes(N, dtype)
         start, size = self.memory.samples, self.algorithm.chunk(L)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            for part in (p for piece in pieces for p in piece.split(size)):
+            for part, learns in _stretches(pieces, size, adapt):
                 if self.diverged_at is not None:
                     break
                 a = self.memory.samples - start
                 b = a + part.samples
                 step = mu[a:b] if mu.size > 1 else mu
                 block = Block(part, desired[a:b], step, error[a:b], (a, every, history))
-                stop = self.algorithm.advance(self.memory, block)
+                go = self.algorithm.advance if learns else self.algorithm.hold
+                stop = go(self.memory, block)
                 if stop >= 0:
                     self.diverged_at = self.memory.samples + stop
                 self._remember(part, desired[a:b])
@@ -378,13 +506,13 @@ class AdaptiveFilter:
     def step_sizes(self, N: int, dtype: np.dtype) -> Array:
         """One step size, or one per sample of this block, in the real kind of the run.
 
-        Zero, which only a step size that varies may be, freezes the weights for a sample.
+        Zero freezes the weights.
         """
         mu, first = self.algorithm.step_size, self.memory.samples
         if callable(mu):
             steps = np.array([_checks.number("mu", mu(first + n)) for n in range(N)])
         elif _checks.rank(mu) == 0:
-            steps = np.array([_checks.positive("mu", mu)])  # type: ignore[arg-type]
+            steps = np.array([_checks.nonnegative("mu", mu)])  # type: ignore[arg-type]
         else:
             steps = _checks.array("mu", mu, ndim=(1,))  # type: ignore[arg-type]
             if np.iscomplexobj(steps):
@@ -404,6 +532,22 @@ class AdaptiveFilter:
     ) -> TogetherRun | None:
         """Independent runs side by side; None where they must go one by one."""
         return self.algorithm.run_together(self, draws, every, before)
+
+
+def _stretches(
+    pieces: list[Regressors], size: int, adapt: Array | None
+) -> Iterator[tuple[Regressors, bool]]:
+    """Parts of at most ``size`` samples, and whether to learn from them."""
+    start = 0
+    for part in (p for piece in pieces for p in piece.split(size)):
+        if adapt is None:
+            yield part, True
+            continue
+        mask = adapt[start : start + part.samples]
+        edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), part.samples]
+        for a, b in pairwise(edges):
+            yield part.part(a, b), bool(mask[a])
+        start += part.samples
 
 
 def first_divergence(stops: Iterable[int]) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from adaptive import _kernels
 from adaptive import checks as _checks
 from adaptive.checks import Array
-from adaptive.regressors import Regressors
+from adaptive.regressors import Regressors, delayed, refuse_delay_lines
 from adaptive.results import Bounds, FilterRun, LearningCurve
 from adaptive.streaming import (
     CHUNK,
@@ -74,7 +74,7 @@ class Algorithm:
         """Check the step size; subclasses check their own settings too."""
         mu = getattr(self, "mu", None)
         if mu is not None and not callable(mu) and _checks.rank(mu) == 0:
-            object.__setattr__(self, "mu", _checks.positive("mu", mu))
+            object.__setattr__(self, "mu", _checks.nonnegative("mu", mu))
 
     # --- facts ---
 
@@ -101,8 +101,8 @@ class Algorithm:
 
     @property
     def constant_mu(self) -> float:
-        """The step size where theory needs it to be one number."""
-        return _checks.positive("mu", self.step_size)  # type: ignore[arg-type]
+        """The step size where it must be one number."""
+        return _checks.nonnegative("mu", self.step_size)  # type: ignore[arg-type]
 
     @property
     def samples_per_update(self) -> int:
@@ -116,13 +116,16 @@ class Algorithm:
 
     # --- what users call ---
 
-    def stream(self, *, taps: int | None = None, w0: ArrayLike | None = None) -> AdaptiveFilter:
+    def stream(
+        self, *, taps: int | None = None, w0: ArrayLike | None = None, delay: int = 0
+    ) -> AdaptiveFilter:
         """A filter that learns block by block; any split of a signal gives the same numbers.
 
         Parameters
         ----------
         taps : taps of each channel's delay line; None when the input holds regressors.
         w0 : initial weights, (L,) or (M, L); zeros when None.
+        delay : samples by which u is delayed before it is filtered, 0 or more.
 
         Raises
         ------
@@ -137,7 +140,7 @@ class Algorithm:
             )
         if taps is None and self.delay_lines_only:
             raise ValueError(f"taps must be given for {self.name}, which works on delay lines")
-        return AdaptiveFilter(self, taps=taps, w0=w0)
+        return AdaptiveFilter(self, taps=taps, w0=w0, delay=delay)
 
     def bounds(self, R: ArrayLike) -> Bounds:
         """Upper bounds on mu for the input autocorrelation R.
@@ -193,6 +196,24 @@ class Algorithm:
         """Run over a block; the first sample whose error is not finite, or -1."""
         raise NotImplementedError
 
+    def hold(self, memory: Memory, block: Block) -> int:
+        """Filter a block without learning from it; returns what ``advance`` returns.
+
+        A subclass that keeps more than weights says here what else a sample changes that nothing is
+        learned from: the running powers of the input, for example.
+        """
+        lines, w = block.lines, memory["w"]
+        held = np.ascontiguousarray(self.outward(w, memory.length))
+        none = np.zeros(1, w.real.dtype)
+        stop = block.per_output(
+            lambda m, d, error: _kernels.stochastic_gradient(
+                0, lines.samples, lines.buffer, lines.buffer, lines.hop, d, none, none,
+                w.real.dtype.type(1), None, None, held[m], error, m, 0, 0, block.record[2],
+            )
+        )  # fmt: skip
+        block.record_still(w, lines.samples if stop < 0 else stop)
+        return stop
+
     def chunk(self, taps: int) -> int:
         """Samples of one call of ``advance``."""
         return CHUNK
@@ -224,11 +245,15 @@ def run(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Run an adaptive algorithm over a whole signal.
 
     Convention: e(n) = d(n) - w(n)^H u(n) is the a priori error, and w(n+1) = w(n) + mu(n) u(n)
-    e*(n) for LMS (Haykin, Sayed; Widrow writes 2 mu). float32 stays float32.
+    e*(n) for LMS (Haykin, Sayed; Widrow writes 2 mu). For complex data the output conjugates the
+    weights: a channel d = h * u is found as w = h*, the conjugate of what MATLAB's filters return.
+    float32 stays float32.
 
     Parameters
     ----------
@@ -236,9 +261,14 @@ def run(
     u : (N,) signal or (N, C) channels, with ``taps``; or (N, L) regressors, without.
     d : (N,) desired response, or (N, M) for M outputs that share the regressor.
     taps : taps of the delay line of each channel, newest sample first; zeros precede the signal.
-        Several channels stack channel by channel.
+        C channels stack channel by channel, C * taps weights. Leave it out where the rows of u are
+        regressors already.
     w0 : initial weights, (L,) or (M, L); zeros when None.
     record : "last" keeps no history, "all" the weights after every update, k after every k-th.
+    adapt : (N,) booleans, False for samples that are filtered but not learned from, such as those
+        of double talk; (N, M) for each output on its own. None learns from every sample.
+    delay : samples by which u is delayed before it is filtered, so that the taps cover the delays
+        from ``delay`` on. A negative delay lets the filter use that many future samples.
 
     Returns
     -------
@@ -260,6 +290,13 @@ def run(
     """
     exponent = 0
     u, d = _checks.array("u", u, ndim=(1, 2)), _checks.array("d", d, ndim=(1, 2))
+    shift = _checks.whole("delay", delay)
+    if abs(shift) >= len(u):
+        raise ValueError(f"delay must be less than the {len(u)} samples of u; got {delay}")
+    if shift:
+        if taps is not None:
+            refuse_delay_lines(u)
+        u, _ = delayed(u, shift)
     if algorithm.scale_free:
         rest = algorithm.regularisation
         given = None if rest is None else getattr(algorithm, rest.name)
@@ -276,7 +313,7 @@ def run(
             raise ValueError(
                 f"mu must be a number or hold one per sample, {u.shape[0]}; got {shape}"
             )
-    finished = filter_.run(u, d, record)
+    finished = filter_.run(u, d, record, adapt)
     if exponent == 0:
         return finished
     error, desired = (_times_power_of_two(x, exponent) for x in (finished.error, finished.desired))

@@ -115,6 +115,13 @@ class FrequencyDomainLMS(Algorithm):
 
     def advance(self, memory: Memory, block: Block) -> int:
         """Go block by block; a block still filling up is transformed again when it is full."""
+        return self._advance(memory, block, learns=True)
+
+    def hold(self, memory: Memory, block: Block) -> int:
+        """The same with errors that count as zero in the block's gradient."""
+        return self._advance(memory, block, learns=False)
+
+    def _advance(self, memory: Memory, block: Block, learns: bool) -> int:
         window, lines, mu = memory["window"], block.lines, block.mu
         B = window.shape[1] // 2
         offset, every, history = block.record
@@ -138,7 +145,7 @@ class FrequencyDomainLMS(Algorithm):
                 history[first : last + 1] = memory["w"]
             if bad.any():
                 return n + stop
-            memory["errors"][:, now] = e
+            memory["errors"][:, now] = e if learns else 0
             if filled + m - n == B:
                 blocks = int(memory["heard"]) + (memory.samples + m) // B
                 self._update(memory, float(mu[m - 1] if mu.size > 1 else mu[0]), blocks)
@@ -214,12 +221,14 @@ def frequency_domain_lms(
     forgetting: float = 0.9,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Frequency-domain block LMS, overlap-save, partitioned where ``block < taps``.
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, block, normalize, eps, forgetting : as for :class:`FrequencyDomainLMS`.
 
     Returns
@@ -245,4 +254,6 @@ def frequency_domain_lms(
         taps=taps,
         w0=w0,
         record=record,
+        adapt=adapt,
+        delay=delay,
     )

@@ -148,12 +148,14 @@ def leaky_lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Leaky LMS: w(n+1) = (1 - mu leakage) w(n) + mu u(n) e*(n).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, leakage : as for :class:`LeakyLMS`.
 
     Returns
@@ -170,4 +172,13 @@ def leaky_lms(
     >>> leaky_lms(u, u, mu=0.01, leakage=1.0, taps=1).weights.round(1).tolist()
     [0.5]
     """
-    return run(LeakyLMS(mu=mu, leakage=leakage), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        LeakyLMS(mu=mu, leakage=leakage),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )

@@ -27,8 +27,8 @@ class LMS(StochasticGradient):
 
     Parameters
     ----------
-    mu : step size, positive: a number, (N,) array, or function of the sample number. Large values
-        are allowed; a run that diverges says so in ``diverged_at``.
+    mu : step size: a number, (N,) array, or function of the sample number; 0 learns nothing. Large
+        values are allowed; a run that diverges says so in ``diverged_at``.
 
     Notes
     -----
@@ -197,6 +197,23 @@ class BlockLMS(Algorithm):
         """The gradient summed so far."""
         memory["gradient"] = np.zeros_like(memory["w"])
 
+    def hold(self, memory: Memory, block: Block) -> int:
+        """Filter only; the last sample of a block still makes the update that others earned."""
+        w, gradient, n = memory["w"], memory["gradient"], 0
+        while n < block.lines.samples:
+            phase = (memory.samples + n) % self.block
+            end = min(n + self.block - phase, block.lines.samples)
+            stop = super().hold(memory, block.part(n, end))
+            if stop >= 0:
+                return n + stop
+            if phase + end - n == self.block:
+                w += block.mu[end - 1 if block.mu.size > 1 else 0] / self.block * gradient
+                gradient[:] = 0
+                if not np.isfinite(w).all():
+                    return end
+            n = end
+        return -1
+
     def advance(self, memory: Memory, block: Block) -> int:
         """Run the compiled loop."""
         w, gradient, lines = memory["w"], memory["gradient"], block.lines
@@ -217,18 +234,28 @@ def lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
-    """Least-mean-squares filter: w(n+1) = w(n) + mu u(n) e*(n).
+    """Least-mean-squares filter: w(n+1) = w(n) + mu u(n) e*(n), with the output y = w^H u.
+
+    The output conjugates the weights, which matters for complex data only: a channel d = h * u is
+    found as w = h*. MATLAB's filters return the conjugate of these weights.
 
     Parameters
     ----------
     u : (N,) signal or (N, C) channels, with ``taps``; or (N, L) regressors, without.
     d : (N,) desired response, or (N, M) for M outputs that share the regressor.
-    mu : step size, positive: a number, (N,) array, or function of the sample number. Large values
-        are allowed; a run that diverges says so in ``diverged_at``.
-    taps : taps of the delay line of each channel; zeros precede the signal.
+    mu : step size: a number, (N,) array, or function of the sample number; 0 learns nothing. Large
+        values are allowed; a run that diverges says so in ``diverged_at``.
+    taps : taps of the delay line of each channel; zeros precede the signal. C channels have
+        C * taps weights. Leave it out where the rows of u are regressors already.
     w0 : initial weights, (L,) or (M, L); zeros when None.
     record : "last" keeps no history, "all" the weights after every update, k after every k-th.
+    adapt : (N,) booleans, False for samples that are filtered but not learned from, such as those
+        of double talk; (N, M) for each output on its own. None learns from every sample.
+    delay : samples by which u is delayed before it is filtered, so that the taps cover the delays
+        from ``delay`` on. A negative delay lets the filter use that many future samples.
 
     Returns
     -------
@@ -237,7 +264,8 @@ def lms(
     Raises
     ------
     TypeError : integer or object arrays; arguments of the wrong kind.
-    ValueError : NaN or inf in the input, wrong shapes, empty input, mu <= 0.
+    ValueError : NaN or inf in the input, wrong shapes, empty input, mu < 0; delay lines of one
+        signal given as channels, with ``taps``.
 
     Notes
     -----
@@ -250,7 +278,16 @@ def lms(
     >>> lms(u, d, mu=0.05, taps=2).weights.round(6).tolist()
     [1.0, -0.5]
     """
-    return run(LMS(mu=mu), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        LMS(mu=mu),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )
 
 
 def sign_error_lms(
@@ -261,12 +298,14 @@ def sign_error_lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Sign-error LMS: w(n+1) = w(n) + mu u(n) sign(e*(n)).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu : as for :class:`SignErrorLMS`.
 
     Returns
@@ -284,7 +323,16 @@ def sign_error_lms(
     >>> sign_error_lms(u, d, mu=0.001, taps=2).weights.round(1).tolist()
     [1.0, -0.5]
     """
-    return run(SignErrorLMS(mu=mu), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        SignErrorLMS(mu=mu),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )
 
 
 def sign_data_lms(
@@ -295,12 +343,14 @@ def sign_data_lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Sign-data LMS: w(n+1) = w(n) + mu sign(u(n)) e*(n).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu : as for :class:`SignDataLMS`.
 
     Returns
@@ -318,7 +368,16 @@ def sign_data_lms(
     >>> sign_data_lms(u, d, mu=0.001, taps=2).weights.round(1).tolist()
     [1.0, -0.5]
     """
-    return run(SignDataLMS(mu=mu), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        SignDataLMS(mu=mu),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )
 
 
 def sign_sign_lms(
@@ -329,12 +388,14 @@ def sign_sign_lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Sign-sign LMS: w(n+1) = w(n) + mu sign(u(n)) sign(e*(n)).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu : as for :class:`SignSignLMS`.
 
     Returns
@@ -352,7 +413,16 @@ def sign_sign_lms(
     >>> sign_sign_lms(u, d, mu=0.001, taps=2).weights.round(1).tolist()
     [1.0, -0.5]
     """
-    return run(SignSignLMS(mu=mu), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        SignSignLMS(mu=mu),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )
 
 
 def block_lms(
@@ -364,12 +434,14 @@ def block_lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Block LMS: every ``block`` samples, w <- w + mu mean of u(n) e*(n) over them.
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, block : as for :class:`BlockLMS`.
 
     Returns
@@ -387,7 +459,16 @@ def block_lms(
     >>> block_lms(u, d, mu=0.5, block=8, taps=2).weights.round(6).tolist()
     [1.0, -0.5]
     """
-    return run(BlockLMS(mu=mu, block=block), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        BlockLMS(mu=mu, block=block),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )
 
 
 def predict_lms(

@@ -151,12 +151,14 @@ def momentum_lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """LMS with momentum: w(n+1) = w(n) + mu u(n) e*(n) + momentum (w(n) - w(n-1)).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, momentum : as for :class:`MomentumLMS`.
 
     Returns
@@ -174,4 +176,13 @@ def momentum_lms(
     >>> momentum_lms(u, d, mu=0.01, momentum=0.8, taps=2).weights.round(6).tolist()
     [1.0, -0.5]
     """
-    return run(MomentumLMS(mu=mu, momentum=momentum), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        MomentumLMS(mu=mu, momentum=momentum),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )

@@ -146,12 +146,14 @@ def nlms(
     eps: float | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Normalised LMS: w(n+1) = w(n) + mu / (eps + |u(n)|^2) u(n) e*(n).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, eps : as for :class:`NLMS`.
 
     Returns
@@ -169,7 +171,16 @@ def nlms(
     >>> nlms(1e6 * u, d, mu=0.5, taps=2).weights.round(12).tolist()
     [1e-06, -5e-07]
     """
-    return run(NLMS(mu=mu, eps=eps), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        NLMS(mu=mu, eps=eps),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )
 
 
 def predict_nlms(

@@ -11,7 +11,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
-from adaptive.algorithms.base import Regularisation, run, setting
+from adaptive.algorithms.base import Algorithm, Regularisation, run, setting
 from adaptive.algorithms.gradient import StochasticGradient
 from adaptive.bounds import block_bounds
 from adaptive.checks import Array
@@ -84,6 +84,11 @@ class PowerNormalizedLMS(StochasticGradient):
         if past.size:
             self._normalised(memory, past)
 
+    def hold(self, memory: Memory, block: Block) -> int:
+        """Filter only; the running powers of the input go on."""
+        self.direction(memory, block.lines)
+        return super().hold(memory, block)
+
     def direction(self, memory: Memory, lines: Regressors) -> Array:
         """u_k / (eps + p_k), laid out as the regressors are."""
         # tap k of a delay line is its channel k samples ago, and so is that tap's power
@@ -150,6 +155,12 @@ class TransformDomainLMS(PowerNormalizedLMS):
         """Run the compiled loop on the bins."""
         bins = self.inward(block.lines.rows, memory.length)
         return super().advance(memory, block._replace(lines=_given(bins, block.lines)))
+
+    def hold(self, memory: Memory, block: Block) -> int:
+        """Filter only; the running powers of the bins go on."""
+        bins = self.inward(block.lines.rows, memory.length)
+        self.direction(memory, _given(bins, block.lines))
+        return Algorithm.hold(self, memory, block)
 
     def chunk(self, taps: int) -> int:
         """Few samples at a time: their bins are an n x L matrix."""
@@ -317,12 +328,14 @@ def power_normalized_lms(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Power-normalised LMS: w_k(n+1) = w_k(n) + mu u_k(n) e*(n) / (eps + p_k(n)).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, eps, forgetting : as for :class:`PowerNormalizedLMS`.
 
     Returns
@@ -348,6 +361,8 @@ def power_normalized_lms(
         taps=taps,
         w0=w0,
         record=record,
+        adapt=adapt,
+        delay=delay,
     )
 
 
@@ -361,12 +376,14 @@ def transform_domain_lms(
     forgetting: float = 0.99,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Transform-domain LMS: power-normalised LMS on the DCT-II of each delay line.
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, eps, forgetting : as for :class:`TransformDomainLMS`.
 
     Returns
@@ -392,4 +409,6 @@ def transform_domain_lms(
         taps=taps,
         w0=w0,
         record=record,
+        adapt=adapt,
+        delay=delay,
     )

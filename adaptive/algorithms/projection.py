@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from adaptive import _kernels
 from adaptive import checks as _checks
 from adaptive.algorithms.base import Algorithm, Regularisation, run, setting
+from adaptive.regressors import Regressors
 from adaptive.results import FilterRun
 from adaptive.streaming import Block, Memory, Record, StepSize
 
@@ -54,20 +55,29 @@ class AffineProjection(Algorithm):
         """Regressors before the present one."""
         return self.order - 1
 
+    def allocate(self, memory: Memory, lines: Regressors, dtype: np.dtype) -> None:
+        """Samples before the present one whose desired responses may be projected on."""
+        # before a signal there is silence, which takes no part in a projection; before the first
+        # sample of a draw there are regressors whose desired response nobody knows
+        memory["known"] = np.array(0 if memory.has_past else self.lookback)
+
+    def hold(self, memory: Memory, block: Block) -> int:
+        """Filter only; later projections leave these samples and those before out."""
+        memory["known"] = np.array(0)
+        return super().hold(memory, block)
+
     def advance(self, memory: Memory, block: Block) -> int:
         """Run the compiled loop; at first on as many regressors as there have been."""
         lines = block.lines
         x = np.concatenate([memory["regressors"], lines.buffer])
         d = np.concatenate([memory["desired"], block.d])
-        n = 0
-        # before a signal there is silence, which takes no part in a projection; before the first
-        # sample of a draw there are regressors whose desired response nobody knows
-        while memory.has_past and n < lines.samples and memory.samples + n < self.lookback:
-            order = memory.samples + n + 1
-            stop = self._advance(memory, block, x, d, slice(n, n + 1), order)
+        n, known = 0, int(memory["known"])
+        while n < lines.samples and known < self.lookback:
+            stop = self._advance(memory, block, x, d, slice(n, n + 1), known + 1)
             if stop >= 0:
                 return n + stop
-            n += 1
+            n, known = n + 1, known + 1
+        memory["known"] = np.array(known)
         if n == lines.samples:
             return -1
         stop = self._advance(memory, block, x, d, slice(n, lines.samples), self.order)
@@ -100,12 +110,14 @@ def affine_projection(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Affine projection: w <- w + mu U (U^H U + eps I)^-1 e*, U the last ``order`` regressors.
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, order, eps : as for :class:`AffineProjection`.
 
     Returns
@@ -124,4 +136,13 @@ def affine_projection(
     >>> affine_projection(u, d, mu=1.0, order=3, taps=3).weights.round(4).tolist()
     [1.0, -0.5, 0.25]
     """
-    return run(AffineProjection(mu=mu, order=order, eps=eps), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        AffineProjection(mu=mu, order=order, eps=eps),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )

@@ -76,12 +76,14 @@ def rls(
     taps: int | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Recursive least squares, in a form that rounding cannot destabilise.
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     forgetting, delta : as for :class:`RLS`.
 
     Returns
@@ -100,4 +102,13 @@ def rls(
     >>> rls(u, d, delta=1e-9, taps=3).weights.round(6).tolist()
     [1.0, -0.5, 0.25]
     """
-    return run(RLS(forgetting=forgetting, delta=delta), u, d, taps=taps, w0=w0, record=record)
+    return run(
+        RLS(forgetting=forgetting, delta=delta),
+        u,
+        d,
+        taps=taps,
+        w0=w0,
+        record=record,
+        adapt=adapt,
+        delay=delay,
+    )

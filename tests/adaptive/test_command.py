@@ -137,7 +137,7 @@ def refusal(capsys, *arguments):
     [
         ("", "lms needs --mu"),
         ("--mu x", "argument --mu: invalid float value: 'x'"),
-        ("--mu -1", "mu must be positive; got -1.0"),
+        ("--mu -1", "mu must be zero or positive; got -1.0"),
         ("--mu 0.1 --steps 0", "steps must be at least 1; got 0"),
         ("--mu 0.1 --runs 1", "runs must be at least 2; got 1"),
         ("--mu 0.1 --taps 0", "taps must be at least 1; got 0"),

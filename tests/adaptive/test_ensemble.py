@@ -86,7 +86,7 @@ def test_divergence_is_counted_and_never_becomes_nan():
     ("arguments", "error", "message"),
     [
         ({"algorithm": "magic"}, ValueError, "algorithm must be one of lms, .*; got 'magic'"),
-        ({"mu": 0.0}, ValueError, "mu must be positive; got 0.0"),
+        ({"mu": -1.0}, ValueError, "mu must be zero or positive; got -1.0"),
         ({"steps": 0}, ValueError, "steps must be at least 1; got 0"),
         ({"runs": 1}, ValueError, "runs must be at least 2; got 1"),
         ({"seed": -1}, ValueError, "seed must be at least 0; got -1"),

@@ -868,7 +868,7 @@ def test_without_noise_nothing_is_left_and_no_step_is_within_a_ratio_of_zero():
             r"eps must be positive for fewer than 3 excited modes of real data, where "
             r"E\[1/\|u\|\^2\] is infinite; got eps=0 and 2",
         ),
-        ("nlms", {"mu": -1.0}, ValueError, "mu must be positive; got -1.0"),
+        ("nlms", {"mu": -1.0}, ValueError, "mu must be zero or positive; got -1.0"),
         ("nlms", {"w0": [1.0]}, ValueError, r"w0 must have the shape of P, \(2,\); got \(1,\)"),
         ("power_normalized_lms", {"eps": -1.0}, ValueError, "eps must be zero or positive; got -1"),
         (
