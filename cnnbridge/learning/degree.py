@@ -454,8 +454,9 @@ def _caveats(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple
         )
     if any(isinstance(m, nn.MultiheadAttention) for m in model.modules()):
         found.append(
-            "Softmax attention saturates at large scale: small transformers of degree 1 exploded "
-            "in trials of ours, so the statement does not apply."
+            "Softmax attention saturates at large scale: in trials of ours, small transformers of "
+            "degree 1 whose blocks learn gains and shifts exploded, so the statement does not "
+            "apply."
         )
     return tuple(found)
 

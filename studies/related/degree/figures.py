@@ -35,7 +35,7 @@ def plot_exponents(points: Sequence[tuple[float, float, bool]], ax: Axes) -> Non
             ax.plot(x, y, marker, color=colour, markersize=5, alpha=0.6, label=words)
     ax.axvline(1.5, color=style.GREY, linestyle=":", linewidth=1, label="predicted limit")
     ax.set(title="two updates show the degree", xlabel="degree of the loss", ylabel="exponent")
-    ax.legend()
+    ax.legend(loc="upper left")
 
 
 def plot_rates(intervals: Mapping[str, Sequence[Interval]], ax: Axes) -> None:
@@ -50,7 +50,7 @@ def plot_rates(intervals: Mapping[str, Sequence[Interval]], ax: Axes) -> None:
     ax.set_yticks(range(len(intervals)), list(intervals))
     ax.invert_yaxis()
     ax.set_xscale("log")
-    ax.set(title="rates from which runs explode", xlabel="learning rate (> means not seen)")
+    ax.set(title="where runs explode", xlabel="learning rate (> means not seen)")
 
 
 def plot_collapse(courses: Sequence[Course], ax: Axes) -> None:
@@ -65,7 +65,7 @@ def plot_collapse(courses: Sequence[Course], ax: Axes) -> None:
         ax.plot(np.arange(1, steps + 1), mean, color=colour, label=f"rate {rate:.0e}")
     ax.set_yscale("log")
     ax.set(
-        title="degree 1: loss is proportional to the rate",
+        title="degree 1: loss ∝ rate",
         xlabel="updates",
         ylabel="loss / learning rate",
     )

@@ -119,7 +119,7 @@ def judge(_: Config, measured: Sequence[Measured]) -> Findings:
             Table("Explosion rates", RATE_COLUMNS, rate_rows(rates), text=[RATE_TEXT]),
             Table("Loss over rate", COLLAPSE_COLUMNS, collapse_rows(ratios)),
         ],
-        answer=figure(fates, rates, huge),
+        answer=figure(deciding, rates, huge),
         against=against(deciding, [n for n in fates if n not in deciding]),
     )
 
@@ -396,10 +396,11 @@ def figure(fates: Sequence[Network], rates: Sequence[Network], huge: Sequence[Ne
     ]
     return Figure(
         name="degree",
-        caption="Left: each network's exponent after two updates against its degree, both measured "
-        "before training; colour shows what it then did at a learning rate of 1e6. Middle: rates "
-        "from which runs explode, a bar for each seed's interval of the grid. Right: loss over "
-        "learning rate of networks of degree 1 at four rates, smoothed over 10 updates.",
+        caption="Left: exponent after two updates against degree, both measured before training, "
+        "for each network without attention; colour shows what it then did at a learning rate of "
+        "1e6. Middle: rates from which runs explode, a bar for each seed's interval of the grid. "
+        "Right: loss over learning rate of networks of degree 1 at four rates, smoothed over 10 "
+        "updates.",
         alt="Three panels: exponents lie on the line max(1, degree), and networks above degree 1.5 "
         "exploded; explosion rates by form; losses over rate of four rates lie on one curve.",
         plots=plots,
@@ -420,8 +421,8 @@ def against(fates: Sequence[Network], transformers: Sequence[Network]) -> list[s
         "normalization turns features to zero, and the loss looks harmless again. A test for NaN "
         "misses them.",
         f"Attention is not covered: of {len(transformers)} small transformers the degree was wrong "
-        f"about {wrong}. Softmax saturates, and its derivative near a tie is not bounded by 1 / "
-        "|w|.",
+        f"about {wrong}. Softmax saturates, its derivative near a tie is not bounded by 1 / |w|, "
+        "and the residual stream overflows float32 in front of a normalization.",
         "The degree is measured at large scale and speaks of large rates. At rates of practice a "
         "network of high degree can train well.",
     ]
