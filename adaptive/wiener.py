@@ -64,7 +64,8 @@ class WienerProblem:
         # the slack that float sums over the data leave, judged against what was summed
         eps = 1e4 * self.taps * np.finfo(matrix.dtype).eps
         residual = np.abs(self.w_o @ self.R.T - self.P)
-        scale = np.sqrt(np.abs(np.diagonal(self.R)).max() * self.d_power)
+        # two roots, since the product of powers leaves the floating-point range first
+        scale = np.sqrt(np.abs(np.diagonal(self.R)).max()) * np.sqrt(self.d_power)
         if residual.max() > np.sqrt(eps) * scale:
             raise ValueError(
                 "P must lie in the range of R, as it does for statistics of real data; "
@@ -156,9 +157,10 @@ class WienerProblem:
             return 0.0
         lam, top = modes.eigenvalues[live], modes.eigenvalues[-1]
         eps = 10 * self.taps * np.finfo(lam.dtype).eps
-        P = np.abs(modes.to_modes(self.P))[..., live]
-        off = eps * np.sqrt(top) * np.sqrt(self.d_power)
-        return float(np.sum((2 * P * off + off**2 + P**2 * (eps * top / lam)) / lam))
+        # over the root of lambda first: the square of a power may leave the floating-point range
+        P = np.abs(modes.to_modes(self.P))[..., live] / np.sqrt(lam)
+        off = eps * np.sqrt(top / lam) * np.sqrt(self.d_power)
+        return float(np.sum(2 * P * off + off**2 + P**2 * (eps * top / lam)))
 
     @property
     def J_min(self) -> float:
