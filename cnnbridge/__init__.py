@@ -32,6 +32,7 @@ except ModuleNotFoundError as error:
     ) from error
 del _torch
 
+from cnnbridge.inspection.inspector import inspect
 from cnnbridge.layers.capture import capture
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.patches import group_weights, unfold_patches
@@ -73,6 +74,7 @@ __all__ = [
     "first_step_is_nlms",
     "full_spectrum",
     "group_weights",
+    "inspect",
     "layer_problem",
     "layer_problems",
     "learning_rate_bounds",

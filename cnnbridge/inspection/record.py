@@ -205,8 +205,10 @@ class LayerInspection:
     def slowest(self) -> float:
         """Steps in which the weakest excited mode falls to 1/e; NaN without ``sgd``."""
         excited = self.eigenvalues > self.rounding[:, None]
-        found = self.time_constants[excited]
-        return float(found.max()) if found.size else math.nan
+        if not excited.any():
+            return math.nan
+        weakest = np.where(excited, self.eigenvalues, np.inf).argmin()
+        return float(self.time_constants.flat[weakest])
 
     @property
     def row(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class BatchLoss:
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The outputs that can be differentiated, and the scalar loss made of them."""
         if self.loss is None:
-            output = _enter(model, batch)
+            output = enter(model, batch)
             value = _own_loss(output)
         elif self.takes_model:
             seen: list[Any] = []
@@ -71,7 +71,7 @@ class BatchLoss:
                     f"data must hold batches (input, ..., target) for a loss of (output, target); "
                     f"got {_described(batch)}: pass a function of (model, batch) instead"
                 )
-            output = _enter(model, batch[:-1])
+            output = enter(model, batch[:-1])
             value = self._of_output(output, batch[-1])
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
@@ -117,26 +117,33 @@ def listed(data: Any) -> list[Batch]:
         )
     if not batches:
         raise ValueError("data must give at least one batch; got none")
-    found: list[Batch] = []
-    for batch in batches:
-        items = tuple(batch) if isinstance(batch, list) else batch
-        if isinstance(items, Mapping):
-            items = dict(items)
-        if not isinstance(items, tuple | dict):
-            raise TypeError(
-                f"data must hold batches that are tuples or dicts; got {_described(items)}: "
-                f"write one batch as a tuple, (x, y)"
-            )
-        _check(items)
-        found.append(items)
-    return found
+    return [as_batch(batch) for batch in batches]
 
 
-def _check(batch: Batch) -> None:
+def as_batch(batch: Any, name: str = "data") -> Batch:
+    """One batch as a tuple or a dict, checked.
+
+    Raises
+    ------
+    TypeError, ValueError : as ``listed``.
+    """
+    items = tuple(batch) if isinstance(batch, list) else batch
+    if isinstance(items, Mapping):
+        items = dict(items)
+    if not isinstance(items, tuple | dict):
+        raise TypeError(
+            f"{name} must hold batches that are tuples or dicts; got {_described(items)}: "
+            f"write one batch as a tuple, (x, y)"
+        )
+    _check(items, name)
+    return items
+
+
+def _check(batch: Batch, whole: str) -> None:
     sizes = []
     parts = batch.items() if isinstance(batch, dict) else enumerate(batch)
     for key, part in parts:
-        name = f"data[{key!r}]"
+        name = f"{whole}[{key!r}]"
         if isinstance(batch, tuple) and not isinstance(part, torch.Tensor | Mapping | list | tuple):
             raise TypeError(f"{name} must be a torch.Tensor; got {type(part).__name__}")
         for t in tensors(part):
@@ -147,10 +154,10 @@ def _check(batch: Batch) -> None:
             if t.ndim:
                 sizes.append(len(t))
     if not sizes:
-        raise TypeError("data must hold batches with tensors; got one without")
+        raise TypeError(f"{whole} must hold batches with tensors; got one without")
     if isinstance(batch, tuple) and len(batch) == 2 and sizes[0] != sizes[-1]:
         raise ValueError(
-            f"data must have one row of the target for each of the input, {sizes[0]}; "
+            f"{whole} must have one row of the target for each of the input, {sizes[0]}; "
             f"got {sizes[-1]}"
         )
 
@@ -188,7 +195,8 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors(getattr(value, field.name))
 
 
-def _enter(model: nn.Module, inputs: Batch) -> Any:
+def enter(model: nn.Module, inputs: Batch) -> Any:
+    """Call the model: a tuple in order, a dict, alone or as the first item, as keywords."""
     if isinstance(inputs, dict):
         return model(**inputs)
     if inputs and isinstance(inputs[0], dict):

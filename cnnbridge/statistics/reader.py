@@ -154,6 +154,16 @@ class LayerReader:
         """Whether every patch that was seen counts."""
         return self._sums or self.seen == len(self._keys)
 
+    @property
+    def sums(self) -> bool:
+        """Whether the sums of R are kept, so far, rather than patches."""
+        return self._sums
+
+    @property
+    def used(self) -> int:
+        """Patches of each group that the statistics are taken from."""
+        return self.seen if self._sums else len(self._keys)
+
     def _keep(self, x: torch.Tensor, patches: int) -> None:
         """Let every patch draw a key, and gather those that stay."""
         keys = torch.rand(patches, generator=self._generator, dtype=torch.float64)

@@ -169,6 +169,11 @@ def run_mode_curvature(model, loss):
     assert "conv2" in found
 
 
+def run_inspect(model, loss):
+    found = cnnbridge.inspect(model, [data(), data()], loss=loss, lr=0.1)
+    assert "conv2" in found.layers
+
+
 def run_layer(model, loss):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 8, 8, generator=generator)
@@ -206,6 +211,7 @@ ENTRIES = {
     "nlms_departure": run_departure,
     "nlms_departures": run_departures,
     "statistics": run_statistics,
+    "inspect": run_inspect,
     "mode_curvature": run_mode_curvature,
     "predict_layer": run_layer,
 }

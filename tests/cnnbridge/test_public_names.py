@@ -14,7 +14,7 @@ from cnnbridge import results
 FIRST_PAGE = """
 SGD LayerTask NetworkTask
 predict_layer observe_layer compare sharpness
-Monitor capture replay degree
+inspect Monitor capture replay degree mode_curvature
 patch_autocorrelation sampled_autocorrelation layer_problem layer_problems learning_rate_bounds
 unfold_patches group_weights Geometry
 full_spectrum extreme_eigenvalues spectral_density PatchOperator

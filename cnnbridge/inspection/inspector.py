@@ -1,0 +1,278 @@
+"""``inspect``: all layers of a network in one pass over the batches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnnbridge import _checks
+from cnnbridge.inspection.budget import Budget
+from cnnbridge.inspection.layers import layer_record
+from cnnbridge.inspection.models import Pass, batches_of, built, eager, run_eagerly
+from cnnbridge.inspection.record import Inspection, LayerInspection
+from cnnbridge.inspection.warnings import warnings_of
+from cnnbridge.inspection.watching import Readers, Watched
+from cnnbridge.layers.isolation import same_random_state, unchanged
+from cnnbridge.learning.batch_loss import Loss, placed, rows
+from cnnbridge.learning.sgd import SGD
+
+__all__ = ["inspect"]
+
+# what is reported while it runs: a sentence, and the seconds since the beginning
+Progress = Callable[[str, float], object]
+# part of the budget that reading batches may take
+READING = 0.5
+
+
+def inspect(
+    model: nn.Module,
+    loader: Any,
+    *,
+    loss: Loss = None,
+    optimizer: torch.optim.Optimizer | SGD | float | None = None,
+    lr: float | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    layers: Sequence[str] | None = None,
+    samples: int = 1024,
+    budget: str | float | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> Inspection:
+    """Look at every convolution and linear layer of a network: modes, spectra, bounds, times.
+
+    The batches go through the model once, forward only, in the mode (train or eval) that it is in.
+    On leaving, by an exception too, the model is as it was, bit for bit: weights, buffers,
+    gradients, hooks and random state.
+
+    Parameters
+    ----------
+    model : any module. Of a compiled one the eager original is read, of one in DataParallel its
+        module; a lazy one is built on a copy.
+    loader : batches, one by one: tuples (input, ..., target), dicts or tensors. A tuple or a dict
+        is one batch.
+    loss : as in ``NetworkTask``: a torch loss, a function of (output, target) or of (model, batch),
+        or None. With None a dict enters the model as keywords, and a tuple without its last item.
+    optimizer : whose rates the network is trained at: a ``torch.optim.SGD``, also with parameter
+        groups of different rates, an ``SGD`` or a learning rate. Other optimizers of torch are
+        accepted, but no time constants follow from them.
+    lr, momentum, weight_decay : the same as numbers, instead of optimizer.
+    layers : names of the layers to look at, with * and ? as in a shell; all by default.
+    samples : patches to keep for a layer with too many taps, or too few patches, to read exactly.
+    budget : seconds, or a text such as "2m" or "12 steps". What does not fit is named in
+        ``skipped``.
+    progress : called with a sentence and the seconds so far.
+    seed : of the sampled patches.
+
+    Returns
+    -------
+    Inspection.
+
+    Raises
+    ------
+    TypeError : model is no module, or scripted or quantized; an argument is of the wrong kind.
+    ValueError : a number is out of range; no batch, or one with NaN, or that the model or the loss
+        cannot take; the model has no layer to read, or none of that name.
+    MemoryError : a batch needs more memory than the device has.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+    >>> loader = [(torch.randn(32, 1, 8, 8), torch.randint(3, (32,))) for _ in range(3)]
+    >>> found = inspect(model, loader, loss=nn.CrossEntropyLoss(), lr=0.1)
+    >>> list(found), found["0"].strongest.shape, found["0"].seen
+    (['0', '3'], (1, 4, 1, 3, 3), 3456)
+    """
+    limit = Budget(budget)
+    rates = _Rates(optimizer, lr, momentum, weight_decay)
+    _checks.count("samples", samples)
+    _checks.seed("seed", seed)
+    plain, notes = eager(model)
+    run = Pass(loss)
+
+    def report(sentence: str) -> None:
+        if progress is not None:
+            progress(sentence, limit.spent)
+
+    # a loader that shuffles draws random numbers, too
+    with run_eagerly(plain), same_random_state():
+        reading = _read(plain, loader, run, limit, report, (layers, samples, seed))
+    found: dict[str, LayerInspection] = {}
+    skipped = dict(reading.readers.skipped)
+    seconds = {"reading": limit.spent}
+    begin = time.perf_counter()
+    _decompose(reading.readers.called, rates.of, limit, report, found, skipped)
+    seconds["spectra"] = time.perf_counter() - begin
+    return Inspection(
+        layers=found,
+        warnings=warnings_of(found.values(), None, rates.sgd),
+        skipped=skipped,
+        notes=(*notes, *reading.notes, *rates.notes),
+        sgd=rates.sgd,
+        loss=reading.loss,
+        batches=reading.batches,
+        images=reading.images,
+        seconds=seconds,
+    )
+
+
+class _Reading:
+    """What the passes over the batches left behind."""
+
+    def __init__(self, readers: Readers) -> None:
+        self.readers = readers
+        self.notes: tuple[str, ...] = ()
+        self.batches = self.images = 0
+        self._losses = 0.0
+        self.first: Any = None
+
+    def add(self, batch: Any, value: float) -> None:
+        many = rows(batch)
+        self.batches += 1
+        self.images += many
+        self._losses += many * value
+        if self.first is None:
+            self.first = batch
+
+    @property
+    def loss(self) -> float:
+        return self._losses / self.images if self.images else math.nan
+
+
+def _read(
+    model: nn.Module,
+    loader: Any,
+    run: Pass,
+    limit: Budget,
+    report: Callable[[str], None],
+    choice: tuple[Sequence[str] | None, int, int],
+) -> _Reading:
+    """Put the batches through the model, with a reader on every layer."""
+    patterns, samples, seed = choice
+    place = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
+    given = batches_of(loader)
+    first = placed(next(given), place)
+    model, notes = built(model, first, run)
+    readers = Readers(model, patterns, samples=samples, seed=seed)
+    reading = _Reading(readers)
+    reading.notes = notes
+    with unchanged(model), torch.no_grad(), readers.reading():
+        batch, last = first, 0.0
+        while True:
+            begin = time.perf_counter()
+            reading.add(batch, run.explained(model, batch, reading.batches))
+            last = max(last, time.perf_counter() - begin)
+            report(f"batch {reading.batches} read")
+            if reading.batches == 1 and limit.steps is not None:
+                limit.measured(_forward_seconds(model, batch, run, readers))
+            if not limit.fits(last, share=READING):
+                reading.notes += (
+                    f"The budget was enough to read {reading.batches} batches of the loader.",
+                )
+                break
+            following = next(given, None)
+            if following is None:
+                break
+            batch = placed(following, place)
+    readers.finish()
+    return reading
+
+
+def _forward_seconds(model: nn.Module, batch: Any, run: Pass, readers: Readers) -> float:
+    with readers.paused():
+        begin = time.perf_counter()
+        run(model, batch)
+        return time.perf_counter() - begin
+
+
+def _decompose(
+    called: dict[str, Watched],
+    sgd_of: Callable[[nn.Module], SGD | None],
+    limit: Budget,
+    report: Callable[[str], None],
+    found: dict[str, LayerInspection],
+    skipped: dict[str, str],
+) -> None:
+    """Records of the layers, the cheapest first, each freed when it is done."""
+    names = list(called)
+    pace = 0.0
+    for done, name in enumerate(sorted(names, key=lambda n: _price(called[n])), 1):
+        watched = called[name]
+        price = _price(watched)
+        if not limit.fits(pace * price):
+            skipped[name] = (
+                f"its spectrum did not fit into the budget ({pace * price:.1f} s expected)"
+            )
+        else:
+            begin = time.perf_counter()
+            try:
+                found[name] = layer_record(watched, sgd_of(watched.layer))
+            except ValueError as error:
+                skipped[name] = str(error)
+            pace = max(pace * 0.5, (time.perf_counter() - begin) / price)
+            report(f"spectrum {done} of {len(names)}: {name}")
+        watched.reader = None
+    for name in [n for n in names if n in found]:
+        # back in the order of the network
+        found[name] = found.pop(name)
+
+
+def _price(watched: Watched) -> float:
+    """Multiply-adds of a spectrum, up to a factor."""
+    reader = watched.reader
+    assert reader is not None
+    side, other = sorted((reader.geometry.taps + 1, reader.used))
+    sums = reader.sums
+    side = reader.geometry.taps + 1 if sums else side
+    return reader.geometry.groups * (side**3 + (0.0 if sums else side**2 * other)) + 1e5
+
+
+class _Rates:
+    """The settings of SGD for each layer."""
+
+    def __init__(self, optimizer: Any, lr: float | None, momentum: float, decay: float) -> None:
+        self.sgd: SGD | None = None
+        self.notes: tuple[str, ...] = ()
+        self._groups: dict[int, SGD] = {}
+        if optimizer is not None and lr is not None:
+            raise TypeError("lr must be left out where optimizer is given; got both")
+        if lr is None and (momentum or decay):
+            raise TypeError("momentum and weight_decay must come with lr; got no lr")
+        if lr is not None:
+            self.sgd = SGD(lr, momentum, decay)
+        elif isinstance(optimizer, torch.optim.SGD):
+            self._take(optimizer)
+        elif isinstance(optimizer, torch.optim.Optimizer):
+            self.notes = (
+                f"Bounds are for plain SGD, and there are no time constants: the optimizer is "
+                f"{type(optimizer).__name__}, whose steps are not SGD's.",
+            )
+        elif optimizer is not None:
+            self.sgd = SGD.of(optimizer)
+
+    def _take(self, optimizer: torch.optim.SGD) -> None:
+        for group in optimizer.param_groups:
+            sgd = SGD(*(float(group[n]) for n in ("lr", "momentum", "weight_decay")))
+            self._groups |= {id(p): sgd for p in group["params"]}
+            if any(group[n] for n in ("nesterov", "dampening", "maximize")):
+                self.notes = ("Bounds are for SGD without nesterov, dampening and maximize.",)
+        different = set(self._groups.values())
+        if len(different) == 1:
+            self.sgd = different.pop()
+        elif different:
+            # the rate that is closest to every bound
+            self.sgd = max(different, key=lambda sgd: sgd.lr)
+            self.notes += ("Parameter groups have rates of their own, each used for its layers.",)
+
+    def of(self, layer: nn.Module) -> SGD | None:
+        """Those that the layer's weight is trained with."""
+        for parameter in layer.parameters():
+            if id(parameter) in self._groups:
+                return self._groups[id(parameter)]
+        return self.sgd
