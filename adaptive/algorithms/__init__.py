@@ -12,6 +12,7 @@ from adaptive.algorithms.base import Algorithm, Regularisation, predict, run, se
 from adaptive.algorithms.frequency import FrequencyDomainLMS, frequency_domain_lms
 from adaptive.algorithms.gradient import StochasticGradient
 from adaptive.algorithms.leaky import LeakyLMS, leaky_lms
+from adaptive.algorithms.leaky_nlms import LeakyNLMS, leaky_nlms
 from adaptive.algorithms.lms import (
     LMS,
     BlockLMS,
@@ -41,6 +42,7 @@ ALGORITHMS: tuple[type[Algorithm], ...] = (
     LMS,
     NLMS,
     LeakyLMS,
+    LeakyNLMS,
     SignErrorLMS,
     SignDataLMS,
     SignSignLMS,
@@ -98,6 +100,7 @@ __all__ = [
     "BlockLMS",
     "FrequencyDomainLMS",
     "LeakyLMS",
+    "LeakyNLMS",
     "MomentumLMS",
     "PowerNormalizedLMS",
     "Regularisation",
@@ -110,6 +113,7 @@ __all__ = [
     "block_lms",
     "frequency_domain_lms",
     "leaky_lms",
+    "leaky_nlms",
     "lms",
     "momentum_lms",
     "named",

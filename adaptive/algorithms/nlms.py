@@ -88,6 +88,22 @@ class NLMS(StochasticGradient):
         assert eps is not None
         return eps
 
+    def _moments(self, start: Start) -> tuple[Array, Array, Array]:
+        """a, b and B of the learning curve.
+
+        Raises
+        ------
+        ValueError : eps = 0 where b is infinite.
+        """
+        a, b, B = normalized_moments(start.lam, self._floor(start.modes), circular=start.circular)
+        if np.isinf(b).any():
+            least, kind = (2, "complex") if start.circular else (3, "real")
+            raise ValueError(
+                f"eps must be positive for fewer than {least} excited modes of {kind} data, where "
+                f"E[1/|u|^2] is infinite; got eps=0 and {start.modes.rank}"
+            )
+        return a, b, B
+
     def bounds(self, R: ArrayLike) -> NlmsBounds:
         """Bounds on mu, a pure number; a complex R means circular complex data."""
         modes = excited(R)
@@ -114,13 +130,7 @@ class NLMS(StochasticGradient):
         start = Start.of(problem, self.constant_mu, steps, w0)
         bounds = self.bounds(problem.R).of(complex_data=start.circular)
         mu = start.mu
-        a, b, B = normalized_moments(start.lam, self._floor(start.modes), circular=start.circular)
-        if np.isinf(b).any():
-            least, kind = (2, "complex") if start.circular else (3, "real")
-            raise ValueError(
-                f"eps must be positive for fewer than {least} excited modes of {kind} data, where "
-                f"E[1/|u|^2] is infinite; got eps=0 and {start.modes.rank}"
-            )
+        a, b, B = self._moments(start)
         noise = mu**2 * start.J_min * b
 
         def advance(n: int, k: Array, excess: float) -> Array:

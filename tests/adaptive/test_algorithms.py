@@ -66,6 +66,12 @@ CASES = {
         {"mu": 0.03, "leakage": 0.5},
         naive_filters.leaky_lms,
     ),
+    "leaky, normalised": Case(
+        adaptive.leaky_nlms,
+        adaptive.LeakyNLMS,
+        {"mu": 0.7, "leakage": 0.05, "eps": 0.2},
+        naive_filters.leaky_nlms,
+    ),
     "sign-error": Case(
         adaptive.sign_error_lms, adaptive.SignErrorLMS, {"mu": 0.02}, naive_filters.sign_error_lms
     ),

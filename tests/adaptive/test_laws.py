@@ -24,7 +24,10 @@ STEP_PER_INPUT = {
     "sign-error": 2,
     "sign-sign": 1,
 }
-ROTATES = ["lms", "nlms", "leaky", "sign-error", "momentum", "block", "affine projection", "rls"]
+ROTATES = [
+    "lms", "nlms", "leaky", "leaky, normalised", "sign-error", "momentum", "block",
+    "affine projection", "rls",
+]  # fmt: skip
 
 
 def draw(seed, *shapes, dtype=np.float64):
@@ -95,7 +98,8 @@ def test_units_of_the_input(name, seed, exponent):
     c = 2.0**exponent
     options = dict(case.options)
     for regularisation in ("eps", "delta", "leakage"):
-        if regularisation in options:
+        pure = regularisation == "leakage" and name not in STEP_PER_INPUT
+        if regularisation in options and not pure:
             options[regularisation] *= c**2
     if name in STEP_PER_INPUT:
         options["mu"] /= c ** STEP_PER_INPUT[name]

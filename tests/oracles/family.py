@@ -12,6 +12,7 @@ from tests.oracles.naive_filters import (  # noqa: F401  oracles under their own
     affine_projection,
     block_lms,
     leaky_lms,
+    leaky_nlms,
     momentum_lms,
     rls,
     sign_data_lms,

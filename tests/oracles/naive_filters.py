@@ -26,6 +26,14 @@ def leaky_lms(U, d, w, mu, leakage):
     return _run(U, d, w, lambda n, w, u, e: (1 - mu * leakage) * w + mu * u * np.conj(e))
 
 
+def leaky_nlms(U, d, w, mu, leakage, eps):
+    def update(n, w, u, e):
+        power = eps + np.vdot(u, u).real
+        return (1 - mu * leakage) * w + (mu / power * u * np.conj(e) if power else 0)
+
+    return _run(U, d, w, update)
+
+
 def sign_error_lms(U, d, w, mu):
     return _run(U, d, w, lambda n, w, u, e: w + mu * u * np.conj(sign(e)))
 
