@@ -64,6 +64,8 @@ class FirstStep:
         among all that give every patch of the batch its response after the step. NaN after it.
     radial : after the layer: cosine between torch's step and w, the largest over outputs; zero up
         to eps. NaN before it.
+    energy : (groups, patches) |c / s|^2 of every patch before the layer; lr times it is the step
+        size mu_bar of the textbook's NLMS for that patch. Empty after the layer.
 
     All float64.
     """
@@ -75,6 +77,7 @@ class FirstStep:
     s: Array = field(repr=False)
     minimum_norm: float
     radial: float
+    energy: Array = field(repr=False, default_factory=lambda: np.empty((0, 0)))
 
     @property
     def difference(self) -> float:
@@ -146,7 +149,9 @@ def first_step_is_nlms(
     w_next = pair.weights()
     g = w * view.gain
     minimum, radial = float("nan"), float("nan")
+    energy = np.empty((0, 0))
     if isinstance(view, Before):
+        energy = _array(view.normalized.square().sum(dim=-2))
         minimum = _minimum_norm_gap(w_next - w, view.normalized)
     else:
         radial = float(torch.cosine_similarity(w_next - w, w, dim=2).abs().max())
@@ -158,6 +163,7 @@ def first_step_is_nlms(
         s=_array(view.s),
         minimum_norm=minimum,
         radial=radial,
+        energy=energy,
     )
 
 

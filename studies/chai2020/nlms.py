@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +15,8 @@ import cnnbridge
 from cnnbridge import SplitBatchNorm
 from cnnbridge.results import FirstStep
 from studies.training.networks import PlainVGG
+
+LR = 0.1
 
 __all__ = ["adjacent", "compare", "distance_from_lms"]
 
@@ -49,16 +52,20 @@ def compare(model: PlainVGG, images: torch.Tensor, labels: torch.Tensor) -> list
     rows = []
     for layer, norm, conv in adjacent(model):
         step = cnnbridge.first_step_is_nlms(
-            model, norm, conv, images, labels, nn.functional.cross_entropy, lr=0.1
+            model, norm, conv, images, labels, nn.functional.cross_entropy, lr=LR
         )
+        energy = step.energy.ravel()
         rows.append(
             {
                 "position": model.position,
                 "layer": layer,
                 "difference": step.difference,
-                "minimum_norm": step.minimum_norm,
                 "radial": step.radial,
                 "lms": distance_from_lms(step),
+                "variation": float(energy.std() / energy.mean()) if energy.size else None,
+                "step_sizes": (LR * np.quantile(energy, (0.1, 0.9))).tolist()
+                if energy.size
+                else None,
             }
         )
     return rows

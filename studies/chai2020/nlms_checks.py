@@ -9,7 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from studies.engine.checks import Check, at_most, inconclusive
+from studies.engine.text import number
 
 __all__ = ["STEP_COLUMNS", "TOLERANCE", "WORDS", "equality", "step_rows"]
 
@@ -20,8 +23,9 @@ STEP_COLUMNS = (
     "layer",
     "comparisons",
     "largest difference",
-    "from least norm",
     "radial",
+    "variation of |c/s|²",
+    "μ̄, 10 and 90 %",
     "from LMS, least",
 )
 
@@ -51,10 +55,21 @@ def equality(rows: Sequence[Mapping[str, Any]], name: str) -> list[Check]:
     return checks
 
 
+def _textbook(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the textbook's NLMS would need to be the same for all patches."""
+    known = [row for row in group if row["variation"] is not None]
+    if not known:
+        return ["–", "–"]
+    low, high = np.median([row["step_sizes"] for row in known], axis=0)
+    variation = float(np.median([row["variation"] for row in known]))
+    return [number(variation, 2), f"{number(float(low), 2)} to {number(float(high), 2)}"]
+
+
 def step_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """One line per position and layer: the largest value over seeds and updates.
 
-    In the column about LMS, where a large value is the good one, it is the smallest.
+    In the column about LMS, where a large value is the good one, it is the smallest; the last two
+    columns have medians.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -71,7 +86,9 @@ def step_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             position,
             layer,
             str(len(group)),
-            *(cell(group, name) for name in ("difference", "minimum_norm", "radial", "lms")),
+            *(cell(group, name) for name in ("difference", "radial")),
+            *_textbook(group),
+            cell(group, "lms"),
         ]
         for (position, layer), group in groups.items()
     ]

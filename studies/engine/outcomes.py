@@ -16,8 +16,17 @@ from typing import Any
 import numpy as np
 
 from studies.engine.smoothing import running_mean
+from studies.engine.text import number
 
-__all__ = ["ALLOWANCE", "Course", "Interval", "highest", "lowest"]
+__all__ = [
+    "ALLOWANCE",
+    "Course",
+    "Interval",
+    "fails_text",
+    "highest",
+    "learns_text",
+    "lowest",
+]
 
 Array = np.ndarray
 Interval = tuple[float, float]
@@ -149,3 +158,30 @@ def highest(rates: Sequence[float], happens: Sequence[bool]) -> Interval:
     if at is None:
         return (0.0, rates[0] if len(rates) else np.inf)
     return (rates[at], rates[at + 1] if at + 1 < len(rates) else np.inf)
+
+
+def _middle(intervals: Sequence[Interval]) -> Interval:
+    low, high = np.median(np.asarray(intervals, dtype=float), axis=0)
+    return float(low), float(high)
+
+
+def fails_text(intervals: Sequence[Interval]) -> str:
+    """The lowest rate of something, median over seeds, as a table shows it."""
+    if not intervals:
+        return "–"
+    low, high = _middle(intervals)
+    if math.isinf(high):
+        return f"not up to {number(low, 3)}"
+    return f"{number(low, 3)} to {number(high, 3)}" if low > 0 else f"below {number(high, 3)}"
+
+
+def learns_text(intervals: Sequence[Interval]) -> str:
+    """The highest rate of something, median over seeds, as a table shows it."""
+    if not intervals:
+        return "–"
+    low, high = _middle(intervals)
+    if low <= 0:
+        return "nowhere"
+    if math.isinf(high):
+        return f"{number(low, 3)} and more"
+    return f"{number(low, 3)} to {number(high, 3)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from studies.chai2020.after_first_step import DISTANCE, Cell
-from studies.chai2020.after_first_step.outcomes import Outcomes, stable_rates
+from studies.chai2020.after_first_step.outcomes import Outcomes, rates
 from studies.engine.protocol import Figure
 from studies.engine.smoothing import running_mean
 from studies.engine.style import BLUE, GREEN, GREY, ORANGE
@@ -35,7 +35,7 @@ LOOK = {
 
 
 def after(found: Outcomes, cell: Cell) -> Figure:
-    """Loss and effective weights at the low rate, and highest stable rates."""
+    """Loss and outputs at the low rate, and the rates that learn and fail."""
     paths = list(found.paths.values())
     shown = [name for name in LOOK if name in paths[0]["loss"]]
 
@@ -46,11 +46,12 @@ def after(found: Outcomes, cell: Cell) -> Figure:
         "after",
         "BatchNorm, NLMS steps alone, and NLMS steps with the rescaling by s(n) / s(n+1) put back, "
         "from the same function on the same batches; each seed a line or a dot. Left: loss at the "
-        "low rate, averaged over 10 updates. Middle: distance of the effective weights from "
-        "BatchNorm's, relative to the distance that BatchNorm's have moved; dashed, the most that "
-        "the rule allows at the end. Right: highest stable rate.",
-        "Three panels: loss against update; relative distance against update; highest stable "
-        "rates on a log axis, one column of dots per algorithm.",
+        "low rate, averaged over 10 updates. Middle: distance of the outputs from BatchNorm's, "
+        "over the distance that BatchNorm's have moved; dashed, the most that the rule allows at "
+        "the end. Right: highest rate of the grid that learns (dot) and lowest that fails (cross; "
+        "none where nothing failed).",
+        "Three panels: loss against update; relative distance of the outputs against update; rates "
+        "that learn and fail on a log axis, one column per algorithm.",
         [
             partial(plot_loss, {n: [p["loss"][n] for p in paths] for n in shown}, cell.low_rate),
             partial(plot_distance, {n: [p["distance"][n] for p in paths] for n in shown[1:]}),
@@ -89,55 +90,57 @@ def plot_loss(lines: Mapping[str, list[Any]], rate: float, ax: Axes) -> None:
 
 
 def plot_distance(lines: Mapping[str, list[Any]], ax: Axes) -> None:
-    """Relative distances of the effective weights at the low rate, and the limit."""
+    """Relative distances of the outputs at the low rate, and the limit."""
     plot_lines(lines, ax, smooth=False)
     ax.axhline(DISTANCE, color=GREY, linestyle="--", linewidth=1)
-    ax.set(title="effective weights", ylabel="distance over BatchNorm's way")
+    ax.set(title="outputs", ylabel="distance over BatchNorm's way")
     ax.set_ylim(bottom=0)
 
 
 def plot_rates(found: Outcomes, cell: Cell, ax: Axes) -> None:
-    """Highest stable rates, each seed a dot; a rate off the grid lies at its end."""
+    """Highest rate of the grid that learns and lowest that fails, by algorithm and seed."""
     for place, algorithm in enumerate(found.training):
-        ends = list(stable_rates(found, algorithm, cell).values())
-        rates = [low if low > 0 else cell.rates[0] / 2**0.5 for low, _ in ends]
+        learns, fails = (
+            list(rates(found, algorithm, criterion, cell).values())
+            for criterion in ("learning", "failing")
+        )
         # spread out, because seeds often share a rate of the grid
-        at = place + np.linspace(-0.2, 0.2, len(rates)) if len(rates) > 1 else [place]
-        ax.semilogy(at, rates, "o", color=LOOK[algorithm][0], markersize=5)
+        at = place + np.linspace(-0.25, 0.25, len(learns)) if len(learns) > 1 else [place]
+        colour = LOOK[algorithm][0]
+        for x, (low, _), (_, high) in zip(at, learns, fails, strict=True):
+            if low > 0:
+                ax.semilogy([x], [low], "o", color=colour, markersize=4)
+            if np.isfinite(high):
+                ax.semilogy([x], [high], "x", color=colour, markersize=5)
     names = [name.replace(" ", "\n") for name in found.training]
     ax.set_xticks(range(len(names)), names)
-    ax.set(title="highest stable rate", ylabel="learning rate")
+    ax.set(title="learns up to, fails from", ylabel="learning rate", yscale="log")
     ax.margins(x=0.1)
 
 
-# --- the departure of whole steps ------------------------------------------------------------
+# --- the change of s --------------------------------------------------------------------------
 
 
 def departure(departures: Mapping[str, BySeed], cell: Cell) -> Figure:
-    """How far a step departs from NLMS, against the learning rate."""
+    """How s changes, against the learning rate."""
     panels = (
         ("same_batch_scale", "change of scale, one batch", "|s(n) / s(n+1) - 1|, rms"),
         ("scale", "change of scale, next batch", ""),
-        ("same_batch", "departure, one batch", "over the NLMS step"),
     )
 
     def finish(figure: MplFigure, axes: Sequence[Axes]) -> None:
         for ax, (_, title, label) in zip(axes, panels, strict=True):
             ax.set(title=title, ylabel=label)
-        axes[2].set_yscale("linear")
-        axes[2].set_ylim(bottom=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
 
     return Figure(
         "departure",
-        "How far g = w / s departs from NLMS per step, against the learning rate; medians over "
-        "steps and seeds. Left: the change of scale s(n) / s(n+1) - 1 on the same batch, which is "
-        "proportional to the rate. Middle: between batches, where sampling noise sets a floor that "
-        "falls with the batch size. Right: the departure on the same batch over the size of the "
-        "NLMS step, which does not vanish with the rate.",
-        "Three panels against the learning rate on log axes, one line per position and batch size.",
+        "The change of scale s(n) / s(n+1) - 1 of a step, against the learning rate; medians over "
+        "steps and seeds. Left: on the same batch, proportional to the rate. Right: between "
+        "batches, where sampling noise sets a floor that falls with the batch size.",
+        "Two panels against the learning rate on log axes, one line per position and batch size.",
         [partial(plot_departure, departures, cell, name) for name, _, _ in panels],
-        width=10.5,
+        width=8.5,
         height=3.4,
         finish=finish,
     )

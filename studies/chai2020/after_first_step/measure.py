@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,19 @@ from torch import nn
 
 import cnnbridge
 from studies.chai2020.after_first_step import Cell
-from studies.chai2020.after_first_step.twin import effective_weights, nlms_twin
+from studies.chai2020.after_first_step.twin import nlms_twin
 from studies.chai2020.nlms import adjacent, compare
+from studies.training.course import train_course
 from studies.training.images import tensors
 from studies.training.networks import PlainVGG, draw_weights
-from studies.training.rates import highest_on_grid
-from studies.training.sgd import SgdRun, batch_order, run_sgd
+from studies.training.sgd import batch_order
 
 __all__ = ["measure"]
+
+Adjust = Callable[[], None]
+TWINS = ("NLMS steps", "NLMS steps, rescaled")
+# above every allowance by which a run is judged
+END_BEYOND = 300.0
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -30,12 +36,12 @@ def measure(cell: Cell) -> dict[str, Any]:
     dict, whose keys depend on ``cell.part``:
 
     - "steps": ``steps``, the rows of ``nlms.compare``, each with its ``update``;
-    - "departure": the name of the ``layer``; ``scale``, ``same_batch_scale``, ``step`` and
-      ``same_batch``, each (rates, batch sizes), medians over the steps;
-    - "path": ``loss`` (updates,) by algorithm; ``distance`` and ``distance_by_s`` (updates,) by
-      twin;
-    - "training": ``loss`` and ``state`` by learning rate; ``rate_index`` of the highest stable
-      rate on the grid.
+    - "departure": the name of the ``layer``; ``scale`` and ``same_batch_scale``, each (rates, batch
+      sizes), medians over the steps;
+    - "path": ``loss`` (updates,) by algorithm; ``distance`` (updates,) of the outputs by twin;
+      ``whole_step`` (visits,) by twin;
+    - "training": ``courses``, one for each rate of the grid, and ``loss`` by each of the other
+      rates asked for.
     """
     images, labels, classes = tensors(cell.images)
     images, labels = images.to(cell.device), labels.to(cell.device)
@@ -44,7 +50,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     draw_weights(model, "spread", cell.seed)
     model.to(cell.device).train()
     if cell.part == "training":
-        return _training(cell, model, images, labels, classes)
+        return _training(cell, model, images, labels)
     if cell.part == "path":
         return _path(cell, model, images, labels)
     return {"steps": _steps, "departure": _departure}[cell.part](
@@ -89,8 +95,7 @@ def _departure(
             seed=cell.seed,
         )
     return {"layer": layer} | {
-        name: np.median(getattr(grid, name), axis=-1)
-        for name in ("scale", "same_batch_scale", "step", "same_batch")
+        name: np.median(getattr(grid, name), axis=-1) for name in ("scale", "same_batch_scale")
     }
 
 
@@ -102,75 +107,100 @@ def _first_batch(cell: Cell, images: torch.Tensor) -> torch.Tensor:
 def _path(
     cell: Cell, model: PlainVGG, images: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, Any]:
-    """Train BatchNorm and its twins at the low rate, on the same batches, and compare weights."""
+    """Train BatchNorm and its twins at the low rate, on the same batches, and compare outputs."""
     probe = _first_batch(cell, images)
-    start = effective_weights(model, probe)
-    nets: dict[str, Any] = {
-        "NLMS steps": nlms_twin(model, probe),
-        "NLMS steps, rescaled": nlms_twin(model, probe, rescale=True),
-    }
-    nets["batch norm"] = (model, lambda: None)
+    start = _outputs(model, probe)
+    nets: dict[str, Any] = {name: _twin(model, probe, name) for name in TWINS}
+    nets["batch norm"] = (model, None)
     optimisers = {
         name: torch.optim.SGD(net.parameters(), lr=cell.low_rate) for name, (net, _) in nets.items()
     }
     loss: dict[str, list[float]] = {name: [] for name in nets}
-    twins = [name for name in nets if name != "batch norm"]
-    distance: dict[str, list[float]] = {name: [] for name in twins}
-    by_s: dict[str, list[float]] = {name: [] for name in twins}
-    for chosen in batch_order(len(images), cell.batch_size, cell.low_steps, cell.seed):
+    distance: dict[str, list[float]] = {name: [] for name in TWINS}
+    whole: dict[str, list[float]] = {name: [] for name in TWINS}
+    batches = batch_order(len(images), cell.batch_size, cell.low_steps, cell.seed)
+    for update, chosen in enumerate(batches):
         chosen = chosen.to(images.device)
-        now = {}
+        x, y = images[chosen], labels[chosen]
+        if update in cell.visits:
+            for name, value in _whole_steps(model, x, y, cell.low_rate).items():
+                whole[name].append(value)
         for name, (net, adjust) in nets.items():
-            optimisers[name].zero_grad()
-            value = nn.functional.cross_entropy(net(images[chosen]), labels[chosen])
-            value.backward()
-            adjust()
-            optimisers[name].step()
-            loss[name].append(value.item())
-            # always on the first batch, so that sampling noise of s does not count as movement
-            now[name] = effective_weights(net, probe)
-        for name in twins:
-            layers = list(zip(now[name], now["batch norm"], start, strict=True))
-            distance[name].append(_apart((g, ours, at) for (g, _), (ours, _), (at, _) in layers))
-            by_s[name].append(
-                _apart((g * s, ours * s, at * s) for (g, _), (ours, _), (at, s) in layers)
-            )
-    return {"loss": loss, "distance": distance, "distance_by_s": by_s}
+            loss[name].append(_step(net, adjust, optimisers[name], x, y))
+        # always on the first batch, so that another batch's noise does not count as movement
+        now = {name: _outputs(net, probe) for name, (net, _) in nets.items()}
+        ours = now["batch norm"]
+        for name in TWINS:
+            distance[name].append(float((now[name] - ours).norm() / (ours - start).norm()))
+    return {"loss": loss, "distance": distance, "whole_step": whole}
 
 
-def _apart(layers: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> float:
-    """Distance between two ends over the distance from start to the second, median over layers."""
-    return float(
-        np.median([float((g - ours).norm() / (ours - at).norm()) for g, ours, at in layers])
-    )
+def _twin(model: PlainVGG, images: torch.Tensor, name: str) -> tuple[PlainVGG, Adjust]:
+    return nlms_twin(model, images, rescale=name == "NLMS steps, rescaled")
+
+
+def _step(
+    net: PlainVGG,
+    adjust: Adjust | None,
+    optimiser: torch.optim.Optimizer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+) -> float:
+    """One update; returns the loss before it."""
+    optimiser.zero_grad()
+    value = nn.functional.cross_entropy(net(x), y)
+    value.backward()
+    if adjust is not None:
+        adjust()
+    optimiser.step()
+    return value.item()
+
+
+def _whole_steps(model: PlainVGG, x: torch.Tensor, y: torch.Tensor, lr: float) -> dict[str, float]:
+    """|df_BN - df_NLMS| / |df_BN| of one step from the present weights, by twin."""
+    before = _outputs(model, x)
+    nets: dict[str, Any] = {name: _twin(model, x, name) for name in TWINS}
+    nets["batch norm"] = (copy.deepcopy(model), None)
+    moved = {}
+    for name, (net, adjust) in nets.items():
+        _step(net, adjust, torch.optim.SGD(net.parameters(), lr=lr), x, y)
+        moved[name] = _outputs(net, x) - before
+    ours = moved.pop("batch norm")
+    return {name: float((ours - theirs).norm() / ours.norm()) for name, theirs in moved.items()}
+
+
+@torch.no_grad()
+def _outputs(net: PlainVGG, x: torch.Tensor) -> torch.Tensor:
+    """Logits less their mean over classes, which the softmax does not see."""
+    logits = net(x)
+    centred: torch.Tensor = logits - logits.mean(dim=1, keepdim=True)
+    return centred
 
 
 def _training(
-    cell: Cell, start: PlainVGG, images: torch.Tensor, labels: torch.Tensor, classes: int
+    cell: Cell, start: PlainVGG, images: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, Any]:
     first = _first_batch(cell, images)
 
-    def train(lr: float, steps: int) -> SgdRun:
-        model, adjust = copy.deepcopy(start), None
-        if cell.algorithm.startswith("NLMS"):
-            rescale = cell.algorithm == "NLMS steps, rescaled"
-            model, adjust = nlms_twin(model, first, rescale=rescale)
-        return run_sgd(
+    def train(lr: float) -> dict[str, Any]:
+        model: PlainVGG = copy.deepcopy(start)
+        adjust: Adjust | None = None
+        if cell.algorithm in TWINS:
+            model, adjust = _twin(start, first, cell.algorithm)
+        return train_course(
             model,
             images,
             labels,
-            lr=lr,
-            steps=steps,
+            optimizer=partial(torch.optim.SGD, lr=lr),
+            steps=cell.rate_steps,
             batch_size=cell.batch_size,
             seed=cell.seed,
-            classes=classes,
-            adjust=adjust,
+            features=model.pool,
+            before_step=adjust,
+            end_beyond=END_BEYOND,
         )
 
-    losses = {f"{lr:g}": train(lr, cell.loss_steps) for lr in cell.loss_rates}
-    index = highest_on_grid(cell.rates, lambda lr: train(lr, cell.rate_steps).state == "stable")
-    return {
-        "loss": {lr: [round(float(v), 6) for v in run.loss] for lr, run in losses.items()},
-        "state": {lr: run.state for lr, run in losses.items()},
-        "rate_index": index,
-    }
+    courses = [train(lr) for lr in cell.rates]
+    losses = {f"{c['lr']:g}": c["loss"] for c in courses}
+    losses |= {f"{lr:g}": train(lr)["loss"] for lr in cell.loss_rates if lr not in cell.rates}
+    return {"courses": courses, "loss": {f"{lr:g}": losses[f"{lr:g}"] for lr in cell.loss_rates}}

@@ -11,21 +11,25 @@ import numpy as np
 
 from studies.chai2020.after_first_step import LOSS, Cell
 from studies.engine.checks import Interval, ratio
+from studies.engine.outcomes import Course, highest, lowest
 from studies.engine.protocol import Measured
 from studies.engine.smoothing import running_mean
-from studies.training.rates import stable_interval
 
 __all__ = [
+    "CRITERIA",
     "Outcomes",
     "collect",
     "horizon",
     "loss_gap",
     "rate_factors",
-    "stable_rates",
+    "rates",
     "whole_steps",
 ]
 
 Array = np.ndarray
+# batch accuracy at the end above which a run has learned
+FLOOR = 0.5
+CRITERIA = {"failing": "lowest rate that fails", "learning": "highest rate that learns"}
 
 
 @dataclass
@@ -64,11 +68,9 @@ def collect(measured: Sequence[Measured]) -> Outcomes:
     return found
 
 
-def whole_steps(found: Outcomes, position: str, rate: float, cell: Cell) -> list[float]:
-    """Departure of the whole step on one batch, relative to the NLMS step, by seed."""
-    at = (cell.departure_rates.index(rate), cell.departure_batches.index(cell.batch_size))
-    by_seed = found.departures.get(position, {}).values()
-    return [float(np.asarray(result["same_batch"], dtype=float)[at]) for result in by_seed]
+def whole_steps(found: Outcomes, algorithm: str) -> list[float]:
+    """Departure of a whole step in outputs, of BatchNorm's change; median over visits, by seed."""
+    return [float(np.median(path["whole_step"][algorithm])) for path in found.paths.values()]
 
 
 def loss_gap(theirs: Sequence[float], ours: Sequence[float]) -> Array:
@@ -93,17 +95,22 @@ def horizon(theirs: Sequence[float], ours: Sequence[float]) -> float:
     return float(len(theirs)) if len(theirs) < len(ours) else math.inf
 
 
-def stable_rates(found: Outcomes, algorithm: str, cell: Cell) -> dict[int, Interval]:
-    """Highest stable rate of an algorithm, by seed."""
-    return {
-        seed: stable_interval(cell.rates, result["rate_index"])
-        for seed, result in found.training.get(algorithm, {}).items()
-    }
+def rates(found: Outcomes, algorithm: str, criterion: str, cell: Cell) -> dict[int, Interval]:
+    """Lowest rate that fails, or highest that learns, of an algorithm, by seed."""
+    intervals = {}
+    for seed, result in found.training.get(algorithm, {}).items():
+        courses = [Course.of(record) for record in result["courses"]]
+        if criterion == "failing":
+            intervals[seed] = lowest(cell.rates, [c.explodes() or c.dies for c in courses])
+        else:
+            learned = [c.learns_by_accuracy(FLOOR) for c in courses]
+            intervals[seed] = highest(cell.rates, learned)
+    return intervals
 
 
-def rate_factors(found: Outcomes, algorithm: str, cell: Cell) -> list[Interval]:
-    """Factor between an algorithm's highest stable rate and BatchNorm's, up or down, by seed."""
-    norm, other = (stable_rates(found, name, cell) for name in ("batch norm", algorithm))
+def rate_factors(found: Outcomes, algorithm: str, criterion: str, cell: Cell) -> list[Interval]:
+    """Factor between an algorithm's rate and BatchNorm's, up or down, by seed."""
+    norm, other = (rates(found, name, criterion, cell) for name in ("batch norm", algorithm))
     return [off_by(ratio(norm[seed], other[seed])) for seed in norm if seed in other]
 
 

@@ -9,13 +9,15 @@ import numpy as np
 
 from studies.chai2020.after_first_step import LOSS, Cell, figures
 from studies.chai2020.after_first_step.outcomes import (
+    CRITERIA,
     Outcomes,
     horizon,
     rate_factors,
-    stable_rates,
-    whole_steps,
+    rates,
 )
-from studies.chai2020.nlms_checks import STEP_COLUMNS, WORDS, step_rows
+from studies.chai2020.nlms_checks import STEP_COLUMNS, step_rows
+from studies.engine.checks import spread
+from studies.engine.outcomes import fails_text, learns_text
 from studies.engine.protocol import Table
 from studies.engine.text import number
 
@@ -33,13 +35,7 @@ EXPLANATION = (
 )
 ALONE = "NLMS steps"
 RESCALED = "NLMS steps, rescaled"
-WAY_COLUMNS = (
-    "update",
-    "NLMS steps",
-    "NLMS steps, by s",
-    "rescaled",
-    "rescaled, by s",
-)
+WAY_COLUMNS = ("what", "NLMS steps alone", "with the rescaling back")
 COST_COLUMNS = (
     "learning rate",
     f"updates within {LOSS:.0%}",
@@ -48,7 +44,13 @@ COST_COLUMNS = (
     "NLMS steps ends at",
     "rescaled ends at",
 )
-RATE_COLUMNS = ("algorithm", "highest stable rate", "off BatchNorm's by")
+RATE_COLUMNS = (
+    "algorithm",
+    "lowest rate that fails",
+    "highest rate that learns",
+    "failing, off BatchNorm's by",
+    "learning, off BatchNorm's by",
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class Rows:
 
     Attributes
     ----------
-    way : distances of the effective weights.
+    way : distances of the outputs.
     cost : losses of the algorithms, by learning rate.
-    rates : highest stable rates, by algorithm.
+    rates : rates that fail and learn, by algorithm.
     """
 
     way: list[list[str]]
@@ -86,7 +88,7 @@ def tables(found: Outcomes, rows: Rows, cell: Cell) -> list[Table]:
         columns, lines = STEP_COLUMNS, step_rows(found.steps)
         laid.append(Table("Gradient steps later on", columns, lines, [text]))
     if found.departures:
-        laid.append(Table("Whole steps", figures=[figures.departure(found.departures, cell)]))
+        laid.append(Table("How s changes", figures=[figures.departure(found.departures, cell)]))
     if found.training:
         laid += [
             Table(
@@ -101,8 +103,9 @@ def tables(found: Outcomes, rows: Rows, cell: Cell) -> list[Table]:
                 RATE_COLUMNS,
                 rows.rates,
                 [
-                    f"The highest rate at which {cell.rate_steps} updates neither diverge nor "
-                    "kill the network, by bisection on a grid of half octaves; medians over seeds."
+                    f"Intervals of the grid for {cell.rate_steps} updates, medians of their ends "
+                    "over seeds. Fails: explodes or dies. Learns: batch accuracy at the end above "
+                    "0.5."
                 ],
             ),
         ]
@@ -110,28 +113,32 @@ def tables(found: Outcomes, rows: Rows, cell: Cell) -> list[Table]:
 
 
 def _way_table(rows: Rows, cell: Cell) -> Table:
+    visits = ", ".join(map(str, cell.visits))
     text = (
-        f"At rate {cell.low_rate:g}: the distance of the effective weights from BatchNorm's, "
-        "relative to the distance that BatchNorm's have moved; medians over layers and seeds. By "
-        "s: each weight times the s of its channel at the start, the norm in which a step of NLMS "
-        "is the least change; the rule does not use it."
+        f"At rate {cell.low_rate:g}. A step: |df_BN - df_NLMS| / |df_BN| of one step from the same "
+        f"weights, on its batch, before updates {visits}. The way: distance of the outputs from "
+        "BatchNorm's, over the distance that BatchNorm's have moved, on the first batch. Medians "
+        "over seeds. Outputs do not change when s changes and effective weights compensate."
     )
     return Table("NLMS steps alone compared with BatchNorm", WAY_COLUMNS, rows.way, [text])
 
 
 def way_rows(found: Outcomes, cell: Cell) -> list[list[str]]:
-    """Distance of the effective weights relative to BatchNorm's own, medians over seeds."""
-    if not found.paths:
+    """Departures of the outputs, medians over seeds: of one step, and along the way."""
+    paths = list(found.paths.values())
+    if not paths:
         return []
+
+    def middle(measure: str, algorithm: str, at: int) -> str:
+        return number(float(np.median([path[measure][algorithm][at] for path in paths])), 2)
+
     shown = sorted({1, min(10, cell.low_steps), cell.low_steps})
-
-    def middle(measure: str, algorithm: str, n: int) -> str:
-        values = [path[measure][algorithm][n - 1] for path in found.paths.values()]
-        return number(float(np.median(values)), 2)
-
+    made = [v for v in cell.visits if v < cell.low_steps]
     return [
-        [str(n)]
-        + [middle(m, a, n) for a in (ALONE, RESCALED) for m in ("distance", "distance_by_s")]
+        [f"a step before update {v}", *(middle("whole_step", a, i) for a in (ALONE, RESCALED))]
+        for i, v in enumerate(made)
+    ] + [
+        [f"the way after {n} updates", *(middle("distance", a, n - 1) for a in (ALONE, RESCALED))]
         for n in shown
     ]
 
@@ -161,35 +168,32 @@ def _within(found: Outcomes, rate: str, algorithm: str, cell: Cell) -> str:
     if not until:
         return "–"
     middle = float(np.median(until))
-    return f"all {cell.loss_steps}" if math.isinf(middle) else f"{middle:.0f}"
+    return f"all {cell.rate_steps}" if math.isinf(middle) else f"{middle:.0f}"
 
 
 def _end(found: Outcomes, rate: str, algorithm: str) -> str:
-    """Loss at the end of the run."""
+    """Loss at the end of the run; a run that was ended or overflowed breaks."""
+    longest = max(len(r["loss"][rate]) for r in found.training["batch norm"].values())
     ends = [
-        float(np.mean(r["loss"][rate][-10:])) if r["state"][rate] == "stable" else math.inf
+        float(np.mean(r["loss"][rate][-10:])) if len(r["loss"][rate]) == longest else math.inf
         for r in found.training.get(algorithm, {}).values()
     ]
     if not ends:
         return "–"
     end = float(np.median(ends))
-    return "breaks" if math.isinf(end) else number(end, 3)
+    return number(end, 3) if math.isfinite(end) else "breaks"
 
 
 def rate_rows(found: Outcomes, cell: Cell) -> list[list[str]]:
     """One line per algorithm: medians over seeds."""
     rows = []
     for algorithm in found.training:
-        ends = [end[0] for end in stable_rates(found, algorithm, cell).values()]
-        middle = float(np.median(ends))
-        factors = [low for low, _ in rate_factors(found, algorithm, cell)]
-        rows.append(
-            [
-                algorithm,
-                number(middle, 2) if middle else f"under {cell.rates[0]:g}",
-                number(float(np.median(factors)), 2) if factors else "–",
-            ]
-        )
+        cells = [
+            told(list(rates(found, algorithm, criterion, cell).values()))
+            for criterion, told in (("failing", fails_text), ("learning", learns_text))
+        ]
+        cells += [spread(rate_factors(found, algorithm, c, cell), 2) for c in CRITERIA]
+        rows.append([algorithm, *cells])
     return rows
 
 
@@ -198,33 +202,18 @@ def rate_rows(found: Outcomes, cell: Cell) -> list[list[str]]:
 
 def evidence_against(found: Outcomes, rows: Rows, cell: Cell) -> list[str]:
     """State what speaks against the simple reading, and for it, with the numbers of this run."""
-    ends = (cell.departure_rates[0], cell.departure_rates[-1])
-    sentences = []
-    for position, words in WORDS.items():
-        low, high = (whole_steps(found, position, rate, cell) for rate in ends)
-        if low and high:
-            sentences.append(
-                f"The departure does not vanish with the rate. BatchNorm {words}: on the same "
-                "batch the whole step departs from that of NLMS by "
-                f"{number(float(np.median(low)), 2)} of it at rate {ends[0]:g} and by "
-                f"{number(float(np.median(high)), 2)} at {ends[1]:g}: s moves as fast as the "
-                "weights do."
-            )
-    sentences += [
+    sentences = [
         f"At rate {row[0]}, NLMS steps alone stay within {LOSS:.0%} of BatchNorm's loss for "
-        f"{row[1]} of {cell.loss_steps} updates, with the rescaling back for {row[2]}. They end "
+        f"{row[1]} of {cell.rate_steps} updates, with the rescaling back for {row[2]}. They end "
         f"at {row[4]} and {row[5]}, BatchNorm at {row[3]}."
         for row in rows.cost
     ]
-    if rows.rates:
-        listed = ", ".join(f"{row[0]} {row[1]}" for row in rows.rates)
-        sentences.append(f"Highest stable rates: {listed}.")
     sentences += [
-        f"After {row[0]} updates the distance of NLMS steps alone from BatchNorm's effective "
-        f"weights is {row[1]} of the distance that BatchNorm's have moved, and {row[2]} measured "
-        f"by s; with the rescaling back it is {row[3]} and {row[4]}. Part of this is a matter of "
-        "coordinates: a change of s that g compensates leaves the network's function as it was. "
-        "The loss is the milder measure."
-        for row in rows.way[-1:]
+        f"{row[0]}: fails {row[1]}, learns {row[2]}." for row in rows.rates if row[0] != "nothing"
+    ]
+    sentences += [
+        f"For {row[0]} the outputs depart from BatchNorm's by {row[1]} of its own change, and by "
+        f"{row[2]} with the rescaling back, where only the gradient through s is missing."
+        for row in rows.way[:1]
     ]
     return sentences

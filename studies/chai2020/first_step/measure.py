@@ -18,10 +18,9 @@ def measure(cell: Cell) -> dict[str, Any]:
     model = PlainVGG(images.shape[1], classes, cell.widths, "full", cell.position)
     draw_weights(model, "spread", cell.seed)
     first = slice(cell.step_images)
-    return {
-        "steps": compare(
-            model.to(cell.device).double().train(),
-            images[first].to(cell.device).double(),
-            labels[first].to(cell.device),
-        )
-    }
+    rows = compare(
+        model.to(cell.device).double().train(),
+        images[first].to(cell.device).double(),
+        labels[first].to(cell.device),
+    )
+    return {"steps": [row | {"seed": cell.seed} for row in rows]}

@@ -312,7 +312,9 @@ def _check(name: str, candidates: Sequence[Candidate], most: float | None) -> Ch
         f"draws of settings; at least {GOAL_CELLS} groups there",
         unit="Spearman",
         note=f"{chosen.name}: factor {number(chosen.factor, 3)}, {chosen.test} groups, over "
-        f"the lookup by at least {number(chosen.over_lookup, 2)}",
+        f"the lookup by at least {number(chosen.over_lookup, 2)}"
+        if chosen.test
+        else "no group outside the base setting",
     )
 
 

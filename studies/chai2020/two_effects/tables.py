@@ -36,10 +36,11 @@ from studies.chai2020.two_effects.groups import (
     speed_ratios,
 )
 from studies.engine.checks import Interval, spread
+from studies.engine.outcomes import fails_text, learns_text
 from studies.engine.protocol import Table
 from studies.engine.text import number
 
-__all__ = ["evidence_against", "fails_text", "learns_text", "outcome_rows", "tables"]
+__all__ = ["evidence_against", "outcome_rows", "size_rows", "tables"]
 
 DRAWN_RATES = ("Gauss-Newton, whole net", "Gauss-Newton, last linear layer", LOOKUP)
 DRAWN_SPEEDS = ("level 3", "1 / smallest eigenvalue of R", LOOKUP)
@@ -93,33 +94,6 @@ def tables(groups: Groups, rates: Sequence[Candidate], speeds: Sequence[Candidat
     if speeds:
         found.append(_speed_table(groups, speeds))
     return found
-
-
-def _middle(intervals: Sequence[Interval]) -> Interval:
-    low, high = np.median(np.asarray(intervals, dtype=float), axis=0)
-    return float(low), float(high)
-
-
-def fails_text(intervals: Sequence[Interval]) -> str:
-    """The lowest rate of something, median over seeds, as a table shows it."""
-    if not intervals:
-        return "–"
-    low, high = _middle(intervals)
-    if math.isinf(high):
-        return f"not up to {number(low, 3)}"
-    return f"{number(low, 3)} to {number(high, 3)}" if low > 0 else f"below {number(high, 3)}"
-
-
-def learns_text(intervals: Sequence[Interval]) -> str:
-    """The highest rate of something, median over seeds, as a table shows it."""
-    if not intervals:
-        return "–"
-    low, high = _middle(intervals)
-    if low <= 0:
-        return "nowhere"
-    if math.isinf(high):
-        return f"{number(low, 3)} and more"
-    return f"{number(low, 3)} to {number(high, 3)}"
 
 
 def _each(group: Group, what: Callable[[int], Interval]) -> list[Interval]:

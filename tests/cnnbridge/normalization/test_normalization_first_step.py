@@ -97,6 +97,7 @@ def test_equal_after_the_layer(geometry, bias):
     assert step.position == "after"
     assert step.difference < 1e-10
     assert np.isnan(step.minimum_norm)
+    assert step.energy.size == 0
     # orthogonal to w but for eps
     assert step.radial < 1e-3
     model.bn2.eps = 1e-20
@@ -415,3 +416,17 @@ def test_on_cuda():
     assert step.difference < 1e-9
     batches = [(x.cuda(), target.cuda())] * 3
     assert nlms_departure(model, "bn1", "conv1", batches, loss, lr=0.1).step.shape == (2,)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_energy_of_the_patches_against_unfold(groups):
+    torch.manual_seed(0)
+    norm, conv = nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 6, 3, padding=1, groups=groups)
+    model = nn.Sequential(norm, conv).double()
+    x, target = torch.randn(5, 4, 7, 7).double(), torch.zeros(5, 6, 7, 7).double()
+    step = first_step_is_nlms(model, "0", "1", x, target, nn.MSELoss(), lr=0.3)
+    patches = nn.functional.unfold(norm(x), 3, padding=1)  # (images, taps, positions)
+    expected = patches.unflatten(1, (groups, -1)).square().sum(dim=2)
+    ours = np.sort(step.energy, axis=1)
+    theirs = np.sort(expected.transpose(0, 1).flatten(1).numpy(), axis=1)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10)

@@ -13,9 +13,9 @@ from studies.chai2020.two_effects import BARE, TORCH, measure
 from studies.chai2020.two_effects import candidates as prediction
 from studies.chai2020.two_effects.groups import Group
 from studies.chai2020.two_effects.judge import CHECKS, claim_checks, spectrum_checks
-from studies.chai2020.two_effects.tables import fails_text, learns_text, size_rows
+from studies.chai2020.two_effects.tables import size_rows
 from studies.engine import runner
-from studies.engine.outcomes import Course
+from studies.engine.outcomes import Course, fails_text, learns_text
 from studies.training.images import Images
 
 TINY = two_effects.Config(
