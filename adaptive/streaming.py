@@ -3,7 +3,7 @@
 ``AdaptiveFilter`` checks input, keeps the samples that the next block's delay lines reach back to,
 records, and stops at divergence. The update itself is the algorithm's: a :class:`Rule`, of which
 ``adaptive.algorithms`` holds one file per member. Any split of a signal into blocks gives the same
-run.
+run, bit for bit below 128 taps and up to rounding from there on.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Algorithm:
     def stream(
         self, *, taps: int | None = None, w0: ArrayLike | None = None, delay: int = 0
     ) -> AdaptiveFilter:
-        """A filter that learns block by block; any split of a signal gives the same numbers.
+        """A filter that learns block by block; any split of a signal gives the same run.
 
         Parameters
         ----------

@@ -169,8 +169,8 @@ def test_products_out_of_range_leave_it_to_the_recursion(scale):
 
 def test_it_is_chosen_for_delay_lines_of_some_length(monkeypatch):
     rng = np.random.default_rng(0)
-    assert _four.applies(line(rng, 3000, 4, 1, np.float64))
-    assert _four.applies(line(rng, 3000, 4, 3, np.float64))
-    assert not _four.applies(line(rng, 3000, 3, 1, np.float64))
-    assert not _four.applies(line(rng, 100, 4, 1, np.float64))
+    assert _four.applies(line(rng, 3000, 128, 1, np.float64))
+    assert _four.applies(line(rng, 3000, 43, 3, np.float64))
+    assert not _four.applies(line(rng, 3000, 127, 1, np.float64))
+    assert not _four.applies(line(rng, 100, 128, 1, np.float64))
     assert not _four.applies(Regressors(np.zeros(9000), 3, 3, 3000, np.arange(3)))
