@@ -2,6 +2,8 @@
 # make test   the tests
 # make lint   ruff, mypy and the contracts between packages
 # make bench  speed of both packages on this machine, into results/benchmarks
+# make docs   the site, into build/html; a warning is an error
+# make dist   wheel and sdist, each installed into an empty environment
 # Each sets itself up in .venv. Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := results/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench dist clean
 .DEFAULT_GOAL := demo
 
 # The stamp is as old as the last complete installation; only pyproject.toml makes it stale,
@@ -52,6 +54,9 @@ lint: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.adaptive_filters
 	@$(BIN)/python -m benchmarks.patch_autocorrelation
+
+dist: $(READY)
+	@.ci/dist $(BIN)/python
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -117,3 +117,4 @@ __all__ = [
     "verdict",
     "white",
 ]
+__version__ = "0.2.0"

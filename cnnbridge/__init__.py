@@ -27,11 +27,12 @@ try:
     import torch as _torch
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "cnnbridge needs torch, which is not installed: pip install 'naturalmodes[cnn]'",
+        "cnnbridge needs torch, which is not installed. In a checkout: pip install '.[cnn]'",
         name=error.name,
     ) from error
 del _torch
 
+from adaptive import __version__ as __version__
 from cnnbridge.inspection.inspector import inspect
 from cnnbridge.layers.capture import capture
 from cnnbridge.layers.geometry import Geometry

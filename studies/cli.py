@@ -11,27 +11,42 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+import studies
 from studies import registry
 from studies.engine.errors import UserError, missing
-from studies.engine.files import output_folder
 from studies.engine.interrupts import interruptible
-from studies.engine.provenance import command_line
-from studies.engine.summary import Summary
+
+if TYPE_CHECKING:
+    from studies.engine.summary import Summary
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Predicts how adaptive filters and convolutional layers learn, and checks it on real "
-    "training.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # [grid] is no markup
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"naturalmodes {studies.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Predicts how adaptive filters and convolutional layers learn, and checks it on training."""
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -92,8 +107,7 @@ def run(
     """Run one study; leaves report.html, summary.json, figures and arrays in a folder."""
     folder = Path("results", study.replace(":", "-")) if out is None else out
     with _one_sentence(folder):
-        from studies.engine.runner import configure
-        from studies.engine.runner import run as run_study
+        from studies.engine.configuring import configure
 
         found = registry.find(study)
         chosen: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed}
@@ -102,6 +116,10 @@ def run(
         # Spelt out with every option, so that it repeats this run whatever the defaults become.
         words = ["run", study, *_choices(preset, data, data_root, device, seed, folder)]
         words += [word for text in set_ or [] for word in ("--set", text)]
+        # numba and torch are imported once the options are known to be right
+        from studies.engine.provenance import command_line
+        from studies.engine.runner import run as run_study
+
         summary = run_study(
             found, config, folder, device=device, command=command_line(words), workers=workers
         )
@@ -119,6 +137,7 @@ def judge(
     """Judge the results of an old run again, by the code of today; nothing is measured."""
     with _one_sentence(folder):
         from studies.engine.runner import rejudge
+        from studies.engine.summary import Summary
 
         name = Summary.read(folder / "summary.json").study if study is None else study
         summary = rejudge(registry.find(name), folder)
@@ -155,10 +174,12 @@ def reproduce(
     folder = Path("results", paper) if out is None else out
     words = ["reproduce", paper, *_choices(preset, data, data_root, device, seed, folder)]
     with _one_sentence(folder):
+        found = registry.find_paper(paper)
+        from studies.engine.provenance import command_line
         from studies.engine.reproduce import reproduce as reproduce_paper
 
         summary = reproduce_paper(
-            registry.find_paper(paper),
+            found,
             registry.find,
             preset,
             folder,
@@ -193,6 +214,7 @@ def sweep(
     folder = Path("results", file.stem) if out is None else out
     with _one_sentence(folder):
         from studies.engine import sweep_file
+        from studies.engine.provenance import command_line
 
         if time_one and not dry_run:
             raise UserError("--time-one goes with --dry-run.")
@@ -222,6 +244,7 @@ def compare(
     """Compare two runs: settings, checks and numbers that differ."""
     with _one_sentence(out.parent):
         from studies.engine import comparison
+        from studies.engine.files import output_folder
 
         found = comparison.compare(run_a, run_b)
         typer.echo(comparison.text(found))
@@ -262,4 +285,5 @@ def _finish(summary: Summary) -> None:
 
 
 def _sentence(text: str) -> str:
+    # not capitalised: the first word may be a name, and names have their own case
     return text if text.endswith((".", "?", "!")) else text + "."

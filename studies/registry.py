@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studies.engine.errors import UserError
+from studies.engine.errors import UserError, near
 from studies.engine.protocol import Paper, Study
 
 __all__ = ["PAPERS", "STUDIES", "find", "find_paper"]
@@ -47,8 +47,8 @@ def find(name: str) -> Study:
     if ":" not in name:
         if name not in STUDIES:
             raise UserError(
-                f"there is no study {name!r}; there is: {', '.join(STUDIES)}; or name one of yours "
-                "as my_module:STUDY."
+                f"there is no study {name!r}{near(name, STUDIES)}; there is: {', '.join(STUDIES)}; "
+                "or name one of yours as my_module:STUDY."
             )
         name = f"{STUDIES[name]}:STUDY"
     elif "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -67,7 +67,9 @@ def find_paper(name: str) -> Paper:
     UserError : there is no such paper.
     """
     if name not in PAPERS:
-        raise UserError(f"there is no paper {name!r}; there is: {', '.join(PAPERS)}.")
+        raise UserError(
+            f"there is no paper {name!r}{near(name, PAPERS)}; there is: {', '.join(PAPERS)}."
+        )
     paper: Paper = _named(f"{PAPERS[name]}:PAPER")
     return paper
 

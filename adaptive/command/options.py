@@ -52,6 +52,7 @@ def parser() -> Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+    p.add_argument("--version", action="version", version=f"naturalmodes {adaptive.__version__}")
     run = p.add_argument_group("the filter and the runs")
     run.add_argument("--algorithm", default="lms", help="; ".join(names()))
     run.add_argument("--mu", type=float, help="step size; rls has none")

@@ -252,7 +252,7 @@ def on_cluster(tasks: Sequence[Task], address: str) -> Iterator[tuple[Task, Outc
         import distributed
     except ModuleNotFoundError as reason:
         raise UserError(
-            f"a cluster needs {reason.name}: pip install 'naturalmodes[cluster]'."
+            f"a cluster needs {reason.name}. In a checkout: pip install '.[cluster]'"
         ) from reason
     try:
         client = distributed.Client(address, timeout=WAIT_FOR_CLUSTER, set_as_default=False)

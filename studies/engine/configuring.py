@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from studies.engine.errors import UserError
+from studies.engine.errors import UserError, near
 from studies.engine.protocol import Study
 
 __all__ = ["configure", "restored", "uses_images", "values_in"]
@@ -40,7 +40,8 @@ def configure(study: Study, preset: str, **choices: Any) -> Any:
     Images(data='cifar10', root=None, limit=20, size=16, seed=0)
     """
     if preset not in study.presets:
-        raise UserError(f"unknown preset {preset!r}: choose {', '.join(study.presets)}.")
+        meant, presets = near(preset, study.presets), ", ".join(study.presets)
+        raise UserError(f"unknown preset {preset!r}{meant}: choose {presets}.")
     config = study.presets[preset]
     images = list(dict.fromkeys(_images_paths(config)))
     for name, value in choices.items():

@@ -58,6 +58,6 @@ def test_without_torch_one_sentence_says_what_to_install():
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
     assert last == (
-        "ModuleNotFoundError: cnnbridge needs torch, which is not installed: "
-        "pip install 'naturalmodes[cnn]'"
+        "ModuleNotFoundError: cnnbridge needs torch, which is not installed. "
+        "In a checkout: pip install '.[cnn]'"
     )

@@ -94,7 +94,7 @@ def test_missing_package_is_one_sentence(package, tmp_path):
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
     assert package in done.stderr
-    assert "pip install 'naturalmodes[studies]'" in done.stderr
+    assert "In a checkout: pip install '.[studies]'" in done.stderr
 
 
 def test_listing_studies_needs_no_torch():
@@ -183,3 +183,49 @@ def test_a_seed_is_no_negative_number(tmp_path):
     result = call("run", "conv-modes", "--seed", "-1", "--out", tmp_path)
     assert result.exit_code == 2
     assert "seed" in result.stderr
+
+
+def test_version_is_one_for_all_packages_and_commands():
+    import adaptive
+    import cnnbridge
+    import studies
+
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"naturalmodes {adaptive.__version__}\n"
+    assert adaptive.__version__ == cnnbridge.__version__ == studies.__version__
+    done = subprocess.run(
+        [sys.executable, "-m", "adaptive", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["run", "conv-mode"], "conv-modes"),
+        (["run", "conv-modes", "--preset", "lpatop"], "laptop"),
+        (["reproduce", "chai2021"], "chai2020"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(arguments, meant):
+    assert_refused(call(*arguments), f"(did you mean {meant}?)")
+
+
+@pytest.mark.parametrize("study", registry.STUDIES)
+def test_options_are_checked_before_anything_slow_is_imported(study):
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'numba', 'matplotlib', 'scipy'): sys.modules[name] = None\n"
+        f"sys.argv = ['naturalmodes', 'run', {study!r}, '--preset', 'tiny']\n"
+        "from studies.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "unknown preset 'tiny'" in done.stderr
+
+
+def test_names_keep_their_case(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mytrain.py").write_text("")
+    assert_refused(call("run", "mytrain:nope"), "mytrain has no nope.")
