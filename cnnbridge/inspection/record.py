@@ -350,7 +350,8 @@ class Inspection:
             import pandas
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "table() needs pandas, which is not installed. In a checkout: pip install '.[inspect]'",
+                "table() needs pandas, which is not installed. "
+                "In a checkout: pip install '.[inspect]'",
                 name=error.name,
             ) from error
         frame = pandas.DataFrame([each.row for each in self.layers.values()], columns=[*COLUMNS])
