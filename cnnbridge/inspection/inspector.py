@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,19 +14,23 @@ from torch import nn
 
 from cnnbridge import _checks
 from cnnbridge.inspection.budget import Budget
+from cnnbridge.inspection.closely import looked_at_closely
+from cnnbridge.inspection.curvature import along_modes, sharpest
 from cnnbridge.inspection.layers import layer_record
 from cnnbridge.inspection.models import Pass, batches_of, built, eager, run_eagerly
-from cnnbridge.inspection.record import Inspection, LayerInspection
+from cnnbridge.inspection.record import Inspection, LayerInspection, Sharpness
 from cnnbridge.inspection.warnings import warnings_of
 from cnnbridge.inspection.watching import Readers, Watched
 from cnnbridge.layers.isolation import same_random_state, unchanged
 from cnnbridge.learning.batch_loss import Loss, placed, rows
+from cnnbridge.learning.degree import degree
 from cnnbridge.learning.sgd import SGD
 
 __all__ = ["inspect"]
 
 # what is reported while it runs: a sentence, and the seconds since the beginning
 Progress = Callable[[str, float], object]
+PARTS = ("curvature", "sharpness", "degree")
 # part of the budget that reading batches may take
 READING = 0.5
 
@@ -40,6 +46,8 @@ def inspect(
     weight_decay: float = 0.0,
     layers: Sequence[str] | None = None,
     samples: int = 1024,
+    parts: Sequence[str] = ("curvature",),
+    closely: Sequence[str] = (),
     budget: str | float | None = None,
     progress: Progress | None = None,
     seed: int = 0,
@@ -64,6 +72,12 @@ def inspect(
     lr, momentum, weight_decay : the same as numbers, instead of optimizer.
     layers : names of the layers to look at, with * and ? as in a shell; all by default.
     samples : patches to keep for a layer with too many taps, or too few patches, to read exactly.
+    parts : what to look at besides the inputs, on the first batch: "curvature" of the loss along
+        the modes of all layers, "sharpness" of the loss over all weights, and the homogeneity
+        "degree". They need the loss, and a copy of the model.
+    closely : layers, by name or pattern, for which to find the largest eigenvalue of their block of
+        the Gauss-Newton matrix, the spectrum with each part of a normalization in front, and how
+        long a prediction of its training holds. Minutes for a large layer.
     budget : seconds, or a text such as "2m" or "12 steps". What does not fit is named in
         ``skipped``.
     progress : called with a sentence and the seconds so far.
@@ -93,6 +107,9 @@ def inspect(
     rates = _Rates(optimizer, lr, momentum, weight_decay)
     _checks.count("samples", samples)
     _checks.seed("seed", seed)
+    wanted = _parts(parts)
+    if isinstance(closely, str):
+        raise TypeError(f"closely must be a list of names, as ['conv1']; got {closely!r}")
     plain, notes = eager(model)
     run = Pass(loss)
 
@@ -103,30 +120,144 @@ def inspect(
     # a loader that shuffles draws random numbers, too
     with run_eagerly(plain), same_random_state():
         reading = _read(plain, loader, run, limit, report, (layers, samples, seed))
-    found: dict[str, LayerInspection] = {}
-    skipped = dict(reading.readers.skipped)
-    seconds = {"reading": limit.spent}
-    begin = time.perf_counter()
-    _decompose(reading.readers.called, rates.of, limit, report, found, skipped)
-    seconds["spectra"] = time.perf_counter() - begin
+    work = _Work(reading, run, limit, report)
+    work.seconds["reading"] = limit.spent
+    with work.timed("spectra"):
+        _decompose(reading.readers.called, rates.of, limit, report, work.found, work.skipped)
+    with same_random_state():
+        work.look(wanted, rates, seed)
+        work.look_closely(closely)
     return Inspection(
-        layers=found,
-        warnings=warnings_of(found.values(), None, rates.sgd),
-        skipped=skipped,
+        layers=work.found,
+        warnings=warnings_of(work.found.values(), work.sharpness, rates.sgd),
+        skipped=work.skipped,
         notes=(*notes, *reading.notes, *rates.notes),
         sgd=rates.sgd,
         loss=reading.loss,
         batches=reading.batches,
         images=reading.images,
-        seconds=seconds,
+        sharpness=work.sharpness,
+        degree=work.degree,
+        **work.advice(),
+        seconds=work.seconds,
     )
+
+
+def _parts(parts: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(parts, str) or any(part not in PARTS for part in parts):
+        raise ValueError(f"parts must be a list of {', '.join(PARTS)}; got {parts!r}")
+    return tuple(parts)
+
+
+class _Work:
+    """What is found after the reading, part by part, as far as the budget goes."""
+
+    def __init__(
+        self, reading: _Reading, run: Pass, limit: Budget, report: Callable[[str], None]
+    ) -> None:
+        self.found: dict[str, LayerInspection] = {}
+        self.skipped = dict(reading.readers.skipped)
+        self.seconds: dict[str, float] = {}
+        self.sharpness: Sharpness | None = None
+        self.degree: str | None = None
+        self._reading, self._run, self._limit, self._report = reading, run, limit, report
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of the block to ``seconds``."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
+
+    def look(self, parts: Sequence[str], rates: _Rates, seed: int) -> None:
+        """The parts that concern the loss, on the first batch."""
+        model, batch = self._reading.model, self._reading.first
+        loss = self._run.loss.loss
+
+        def curvature() -> None:
+            self._report("curvature along the modes")
+            self.found = along_modes(model, batch, loss, self.found, self.skipped, seed)
+
+        def sharpness() -> None:
+            self.sharpness = sharpest(model, [batch], loss, rates.sgd, self._report)
+
+        def homogeneity() -> None:
+            self._report("degree")
+            self.degree = degree(model, batch, loss, groups=False).statement
+
+        verbs = {"curvature": curvature, "sharpness": sharpness, "degree": homogeneity}
+        # in passes: a draw is a backward pass, and so on
+        prices = {"curvature": 12.0, "sharpness": 60.0, "degree": 12.0}
+        for part in parts:
+            expected = prices[part] * self._reading.pass_seconds
+            if not self.found:
+                self.skipped[part] = "no layer was read"
+            elif not math.isfinite(self._reading.loss):
+                given = loss is not None or not math.isnan(self._reading.loss)
+                self.skipped[part] = (
+                    f"the loss is {self._reading.loss}" if given else "it needs a loss: give loss="
+                )
+            elif not self._limit.fits(expected):
+                self.skipped[part] = f"it did not fit into the budget ({expected:.1f} s expected)"
+            else:
+                with self.timed(part):
+                    self._tried(part, verbs[part])
+
+    def look_closely(self, patterns: Sequence[str]) -> None:
+        """The layers that these patterns name."""
+        chosen = [n for n in self.found if any(fnmatchcase(n, p) for p in patterns)]
+        if patterns and not chosen:
+            raise ValueError(
+                f"closely must name layers that were inspected; got {list(patterns)!r}, and these "
+                f"are {', '.join(map(repr, self.found)) or 'none'}"
+            )
+        for name in chosen:
+            if not self._limit.fits(0.0):
+                self.skipped[f"{name}, closely"] = "it did not fit into the budget"
+                continue
+            self._report(f"closely: {name}")
+            with self.timed("closely"):
+                self.found[name] = looked_at_closely(
+                    self._reading.model,
+                    self._reading.first,
+                    self._run.loss.loss,
+                    self.found[name],
+                    self._run,
+                    self.skipped,
+                )
+
+    def _tried(self, part: str, verb: Callable[[], None]) -> None:
+        try:
+            verb()
+        except (TypeError, ValueError, RuntimeError) as error:
+            self.skipped[part] = str(error).splitlines()[0]
+
+    def advice(self) -> dict[str, Any]:
+        """Half of the lowest bound that a measured eigenvalue of the loss gives."""
+        bounds = {
+            f"the largest curvature of layer {name!r}": layer.curvature.bound
+            for name, layer in self.found.items()
+            if layer.curvature is not None and math.isfinite(layer.curvature.largest)
+        }
+        if self.sharpness is not None:
+            bounds["the sharpness of the loss on the first batch"] = self.sharpness.bound
+        bounds = {rule: bound for rule, bound in bounds.items() if math.isfinite(bound)}
+        if not bounds:
+            return {}
+        rule = min(bounds, key=lambda each: bounds[each])
+        sentence = f"Half of {bounds[rule]:.3g}, the bound that {rule} gives at these weights."
+        return {"advised_lr": bounds[rule] / 2, "advice": sentence}
 
 
 class _Reading:
     """What the passes over the batches left behind."""
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, model: nn.Module, readers: Readers) -> None:
+        self.model = model
         self.readers = readers
+        self.pass_seconds = 0.0
         self.notes: tuple[str, ...] = ()
         self.batches = self.images = 0
         self._losses = 0.0
@@ -160,7 +291,7 @@ def _read(
     first = placed(next(given), place)
     model, notes = built(model, first, run)
     readers = Readers(model, patterns, samples=samples, seed=seed)
-    reading = _Reading(readers)
+    reading = _Reading(model, readers)
     reading.notes = notes
     with unchanged(model), torch.no_grad(), readers.reading():
         batch, last = first, 0.0
@@ -168,6 +299,7 @@ def _read(
             begin = time.perf_counter()
             reading.add(batch, run.explained(model, batch, reading.batches))
             last = max(last, time.perf_counter() - begin)
+            reading.pass_seconds = last
             report(f"batch {reading.batches} read")
             if reading.batches == 1 and limit.steps is not None:
                 limit.measured(_forward_seconds(model, batch, run, readers))

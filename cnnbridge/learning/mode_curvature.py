@@ -24,14 +24,12 @@ from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.isolation import find_module, own_weights, watched_use
 from cnnbridge.learning.batch_loss import Data, Loss
 from cnnbridge.learning.objective import Objective
-from cnnbridge.learning.one_layer import learns_bias, roots_of_hessian
+from cnnbridge.learning.one_layer import learns_bias
+from cnnbridge.learning.output_draws import output_draws
 from cnnbridge.statistics.autocorrelation import Moments
 from cnnbridge.statistics.spectrum import full_spectrum
 
 __all__ = ["ModeCurvature", "gradients_along", "layer_statistics", "mode_curvature"]
-
-# the Hessian by the outputs is factored image by image, which costs the cube of their number
-MOST_OUTPUTS = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +124,8 @@ def mode_curvature(
     ------
     TypeError, ValueError : as ``NetworkTask``; a named layer is no convolution or linear layer, has
         weights that are computed, frozen or shared, or does not reach the loss; the model has no
-        such layer, or more than 2048 outputs for each image; modes or draws out of range.
+        such layer, or more than 2048 outputs for each image of a loss that is neither torch's
+        cross-entropy nor its mean squared error; modes or draws out of range.
 
     Notes
     -----
@@ -225,13 +224,10 @@ def gradients_along(
     generator = torch.Generator().manual_seed(seed)
     for batch, weight in zip(objective.batches, objective.batch_weights, strict=True):
         outputs, value = objective.run(batch)
-        _check_outputs(outputs)
-        S = roots_of_hessian(outputs, value) * math.sqrt(weight)
-        widths = [z[0].numel() for z in outputs]
+        loss = objective.batch_loss.loss
+        draw_outputs = output_draws(loss, batch, outputs, value)
         for draw in range(draws):
-            signs = torch.randint(0, 2, S.shape[::2], generator=generator).to(S) * 2 - 1
-            drawn = torch.einsum("ncd,nd->nc", S, signs).split(widths, dim=1)
-            along = [v.view_as(z) for v, z in zip(drawn, outputs, strict=True)]
+            along = [w * math.sqrt(weight) for w in draw_outputs(generator)]
             parts = iter(
                 torch.autograd.grad(outputs, by, along, retain_graph=True, allow_unused=True)
             )
@@ -274,20 +270,6 @@ def _learned(layer: Layer) -> list[torch.Tensor]:
 
 def _or_zero(part: torch.Tensor | None, parameter: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(parameter) if part is None else part
-
-
-def _check_outputs(outputs: Sequence[torch.Tensor]) -> None:
-    if not outputs:
-        raise ValueError(
-            "model must be called by the loss and return the outputs that the loss is made of, "
-            "for a Gauss-Newton matrix; got no such output"
-        )
-    width = sum(z[0].numel() for z in outputs)
-    if width > MOST_OUTPUTS:
-        raise ValueError(
-            f"model must have at most {MOST_OUTPUTS} outputs for each image, since the loss's "
-            f"Hessian by them is factored; got {width}"
-        )
 
 
 @contextmanager

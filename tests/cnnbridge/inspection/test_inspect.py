@@ -90,7 +90,10 @@ def test_every_layer_has_the_spectrum_of_all_its_patches(name):
 def test_layers_come_in_the_order_of_their_calls_and_unused_ones_are_named():
     found = inspect(kinds(), batches())
     assert list(found) == ["conv", "grouped", "up", "line", "shared"]
-    assert found.skipped == {"unused": "the forward pass does not call it"}
+    assert found.skipped == {
+        "unused": "the forward pass does not call it",
+        "curvature": "it needs a loss: give loss=",
+    }
     assert found["shared"].calls == 6
     assert (found.batches, found.images) == (3, 21)
     assert math.isnan(found.loss)
@@ -370,3 +373,63 @@ def test_data_that_a_layer_turns_into_nan_leave_that_layer_out():
     found = inspect(Overflows(), (torch.ones(4, 2),))
     assert list(found) == ["a"]
     assert found.skipped["b"] == "its input holds NaN or inf"
+
+
+def regression():
+    """A linear layer under MSE, whose Gauss-Newton matrix is 2 R / M for each of M outputs."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 40).double()
+    x = torch.randn(60, 4).double() * torch.tensor([3.0, 1.0, 0.5, 0.1]).double()
+    return model, (x, torch.randn(60, 40).double())
+
+
+def test_curvature_along_the_modes_is_that_of_the_loss():
+    model, data = regression()
+    layer = inspect(model, data, loss=nn.MSELoss(), lr=0.1)[""]
+    wanted = 2 * layer.curvature.eigenvalues / 40
+    gap = np.abs(layer.curvature.curvature - wanted)
+    # chi-square over 4 draws times 40 outputs
+    assert (gap < 5 * wanted * math.sqrt(2 / 160)).all()
+    assert layer.curvature.curvature.shape == (1, 5)
+    assert layer.curvature.bound == pytest.approx(2 / layer.curvature.curvature.max())
+
+
+def test_a_layer_looked_at_closely_has_its_largest_curvature_normalizations_and_horizon():
+    model, data = regression()
+    found = inspect(model, data, loss=nn.MSELoss(), lr=0.1, closely=[""])
+    layer = found[""]
+    assert layer.curvature.largest == pytest.approx(2 * layer.largest / 40, rel=0.01)
+    assert set(layer.normalization) == {"none", "centre", "suppress", "amplify", "full"}
+    # quadratic: the prediction holds to the end
+    assert (layer.horizons[0].horizon, layer.horizons[0].steps) == (50, 50)
+    assert found.advised_lr == pytest.approx(1 / layer.curvature.largest)
+    assert "layer ''" in found.advice
+    with pytest.raises(ValueError, match="closely must name layers that were inspected"):
+        inspect(model, data, closely=["none"])
+
+
+def test_sharpness_and_degree_are_of_the_whole_network():
+    model, data = regression()
+    parts = ["sharpness", "degree"]
+    found = inspect(model, data, loss=nn.MSELoss(), lr=0.1, parts=parts)
+    assert found.sharpness.largest[0] == pytest.approx(2 * found[""].largest / 40, rel=0.01)
+    assert found.sharpness.bound == pytest.approx(2 / found.sharpness.largest[0])
+    assert found.degree.startswith("The loss has degree 2")
+    assert found[""].curvature is None
+    hot = inspect(model, data, loss=nn.MSELoss(), lr=0.9 * found.sharpness.bound, parts=parts)
+    assert "close to" in hot.warnings[0]
+    with pytest.raises(ValueError, match="parts must be a list of curvature, sharpness, degree"):
+        inspect(model, data, parts=["all"])
+
+
+def test_frozen_and_computed_weights_have_statistics_but_no_curvature():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)).double()
+    model[0].requires_grad_(False)
+    torch.nn.utils.parametrizations.weight_norm(model[1])
+    data = (torch.randn(9, 3).double(), torch.randn(9, 2).double())
+    found = inspect(model, data, loss=nn.MSELoss(), lr=0.1)
+    assert list(found) == ["0", "1", "2"]
+    assert [layer.curvature is not None for layer in found.layers.values()] == [False, False, True]
+    assert "requires_grad=False" in found.skipped["curvature of 0"]
+    assert "computed" in found.skipped["curvature of 1"]

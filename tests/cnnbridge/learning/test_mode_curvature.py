@@ -168,7 +168,9 @@ def test_models_that_cannot_be_read():
         mode_curvature(nn.BatchNorm1d(3), data((3,)), CE)
     wide = nn.Linear(2, 3000).double()
     with pytest.raises(ValueError, match="got 3000"):
-        mode_curvature(wide, (torch.ones(2, 2).double(), torch.zeros(2).long()), CE)
+        mode_curvature(
+            wide, (torch.ones(2, 2).double(), torch.zeros(2, 3000).double()), nn.SmoothL1Loss()
+        )
 
     def hidden(model, batch):
         return sum((p**2).sum() for p in model.parameters())
