@@ -167,8 +167,13 @@ def test_terminals_that_lack_letters_and_streams_that_are_closed(tmp_path):
     (tmp_path / "my.toml").write_text(
         'function = "operator:abs"\n[grid]\na = ["λ"]', encoding="utf-8"
     )
-    ascii_ = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
-    done = command("sweep", "my.toml", "--dry-run", cwd=tmp_path, env=ascii_)
+    latin = {
+        **os.environ,
+        "PYTHONIOENCODING": "latin-1",
+        "PYTHONUTF8": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = command("sweep", "my.toml", "--dry-run", cwd=tmp_path, env=latin)
     assert b"\\u03bb" in done.stdout, done.stderr
     quoted = shlex.join([sys.executable, "-m", "studies", "list"])
     closed = subprocess.run(f"{quoted} >&-", shell=True, capture_output=True, cwd=ROOT)
