@@ -113,7 +113,8 @@ class NoiseCancelling:
 
     Examples
     --------
-    >>> from adaptive import Tones, white
+    >>> from adaptive import white
+    >>> from adaptive.signals import Tones
     >>> scenario = NoiseCancelling(Tones([0.1], taps=1), white(taps=2), path=[1.0, 0.5])
     >>> scenario.problem.w_o.round(12).tolist(), round(scenario.problem.J_min, 12)
     ([1.0, 0.5], 0.5)

@@ -359,7 +359,7 @@ class AutoRegressive(ARMA):
         --------
         >>> source = AutoRegressive.with_spread(100.0, taps=8)
         >>> round(float(np.linalg.cond(source.R)), 6), source.coefficients.round(3).tolist()
-        (100.0, [0.866])
+        (100.0, [0.89])
         """
         chi, L = _checks.positive("spread", spread), _checks.count("taps", taps, least=2)
         if chi < 1:

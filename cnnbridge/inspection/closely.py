@@ -19,7 +19,7 @@ from cnnbridge.normalization.spectra import compare_normalizations
 __all__ = ["looked_at_closely"]
 
 # the parts of a normalization
-NORMALIZATIONS = ("none", "centre", "amplify", "suppress", "full")
+NORMALIZATIONS = ("none", "center", "amplify", "suppress", "full")
 # steps that a prediction is compared with training for, and the error that ends its horizon
 STEPS = 50
 TOLERANCE = 0.1

@@ -4,6 +4,7 @@ import csv
 import doctest
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ SHORT = ["--steps", "60", "--runs", "40", "--threads", "1"]
 def run(capsys, *arguments):
     code = command.main([*arguments, *SHORT])
     captured = capsys.readouterr()
-    assert captured.err == ""
+    # a busy machine may take long enough to be told of progress
+    assert re.fullmatch(r"(\d+ of 40 runs, about \d+ s left\n)*", captured.err)
     assert code == 0
     return captured.out
 
@@ -62,7 +64,7 @@ def test_the_table_the_files_and_the_numbers_in_them(tmp_path, capsys):
     np.testing.assert_allclose([float(r["predicted_mse"]) for r in rows], curve.mse, rtol=1e-12)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["config"]["seed"] == 3
-    assert summary["config"]["options"]["eps"] == pytest.approx(8e-6)
+    assert summary["config"]["options"]["eps"] == pytest.approx(8e-3)
     assert summary["prediction"]["bounds"]["any_input"] == 2.0
     assert summary["verdict"]["holds"] == adaptive.verdict(curve, expected).holds
     assert summary["versions"]["numpy"] == np.__version__

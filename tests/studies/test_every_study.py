@@ -53,9 +53,12 @@ def test_every_study_of_a_paper_is_registered_and_every_one_in_its_folder_is_of_
 
 
 def test_names_that_are_not_there():
-    with pytest.raises(UserError, match="no study 'conv-mods'; there is: conv-modes, "):
+    with pytest.raises(
+        UserError,
+        match=r"no study 'conv-mods' \(did you mean conv-modes\?\); there is: conv-modes, ",
+    ):
         find("conv-mods")
-    with pytest.raises(UserError, match="no paper 'chai2021'; there is: chai2020"):
+    with pytest.raises(UserError, match=r"no paper 'chai2021' .*; there is: chai2020"):
         find_paper("chai2021")
     with pytest.raises(UserError, match="there is no module nothing_here"):
         find("nothing_here:STUDY")

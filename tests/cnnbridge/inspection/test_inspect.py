@@ -399,7 +399,7 @@ def test_a_layer_looked_at_closely_has_its_largest_curvature_normalizations_and_
     found = inspect(model, data, loss=nn.MSELoss(), lr=0.1, closely=[""])
     layer = found[""]
     assert layer.curvature.largest == pytest.approx(2 * layer.largest / 40, rel=0.01)
-    assert set(layer.normalization) == {"none", "centre", "suppress", "amplify", "full"}
+    assert set(layer.normalization) == {"none", "center", "suppress", "amplify", "full"}
     # quadratic: the prediction holds to the end
     assert (layer.horizons[0].horizon, layer.horizons[0].steps) == (50, 50)
     assert found.advised_lr == pytest.approx(1 / layer.curvature.largest)

@@ -137,11 +137,7 @@ def test_a_model_with_batch_norm_is_left_as_it_was(entry, training):
     gradients = [(p.grad, p.grad.clone()) for p in model.parameters()]
     needed = [p.requires_grad for p in model.parameters()]
     random = torch.get_rng_state()
-    if entry == "Monitor" and not training:
-        with pytest.raises(RuntimeError, match="a model in eval mode is not read"):
-            ENTRIES[entry](model, x, y)
-    else:
-        ENTRIES[entry](model, x, y)
+    ENTRIES[entry](model, x, y)
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[k], value) for k, value in before.items())
@@ -253,7 +249,10 @@ def test_both_uses_of_a_layer_are_recorded_and_watched():
     assert cnnbridge.replay(stream).max_error < 1e-12
     with cnnbridge.Monitor(model, every=1, quiet=True) as monitor:
         monitor.probe(x.double())
-        (reading,) = monitor.step(lr=0.1)
+        readings = {reading.layer: reading for reading in monitor.step(lr=0.1)}
+    reading = readings["conv"]
     assert reading.patches == 2 * 8 * 9
-    R = cnnbridge.patch_autocorrelation([t.double() for t in inputs[:16].split(8)], model.conv)
+    R = cnnbridge.patch_autocorrelation(
+        [t.double() for t in inputs[:16].split(8)], model.conv, bias=True
+    )
     assert reading.lambda_max == pytest.approx(float(torch.linalg.eigvalsh(R)[-1]), rel=1e-5)

@@ -707,7 +707,7 @@ def test_a_cluster_without_workers(tmp_path, monkeypatch):
 
 def test_cluster_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r"naturalmodes\[cluster\]"):
+    with pytest.raises(UserError, match=r"a cluster needs distributed\..*\[cluster\]"):
         quiet(odd_values, [{}], tmp_path, cluster="tcp://127.0.0.1:9")
 
 

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from cnnbridge import SplitBatchNorm
-from studies.chai2020.two_effects import measure as normalized_runs
 from studies.training import probes as predictors
-from studies.training.networks import PlainVGG, SmallResNet, conv_layers, draw_weights
+from studies.training.networks import PlainVGG, SmallResNet, draw_weights
 from studies.training.sgd import batch_order, run_sgd
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
@@ -179,12 +178,3 @@ def test_what_the_linear_layer_sees(kind):
     found = predictors.last_layer_inputs(model, x, 4)
     assert found.shape == (8, 4)
     torch.testing.assert_close(model.classify(found[4:]), model(x[4:8]))
-
-
-def test_growth_of_the_filters():
-    before, after = network("full"), network("full")
-    with torch.no_grad():
-        for factor, conv in enumerate(conv_layers(after).values(), start=1):
-            conv.weight.mul_(factor)
-    # the median of 1, 4, 9, 16, 25, 36
-    assert normalized_runs.growth(before, after) == pytest.approx(12.5)
