@@ -24,6 +24,7 @@ __all__ = [
     "inconclusive",
     "median_bounds",
     "median_check",
+    "median_verdict",
     "ratio",
     "spread",
     "tally",
@@ -169,6 +170,24 @@ def ratio(above: Interval, below: Interval) -> Interval:
     return low, high
 
 
+def median_verdict(
+    values: Sequence[Interval],
+    limit: float,
+    side: Literal["at least", "at most"],
+    family: int = 1,
+) -> Verdict:
+    """The verdict of ``median_check`` alone; arguments as there."""
+    lows, highs = [v[0] for v in values], [v[1] for v in values]
+    strict = 1 - (1 - CONFIDENCE) / family
+    if side == "at least":
+        holds = median_bounds(lows)[0] >= limit
+        fails = median_bounds(highs, strict)[1] < limit
+    else:
+        holds = median_bounds(highs)[1] <= limit
+        fails = median_bounds(lows, strict)[0] > limit
+    return "holds" if holds else "fails" if fails else "inconclusive"
+
+
 def median_check(
     name: str,
     values: Sequence[Interval],
@@ -199,12 +218,6 @@ def median_check(
     """
     lows, highs = [v[0] for v in values], [v[1] for v in values]
     lower, upper = median_bounds(lows)[0], median_bounds(highs)[1]
-    strict = 1 - (1 - CONFIDENCE) / family
-    if side == "at least":
-        holds, fails = lower >= limit, median_bounds(highs, strict)[1] < limit
-    else:
-        holds, fails = upper <= limit, median_bounds(lows, strict)[0] > limit
-    verdict: Verdict = "holds" if holds else "fails" if fails else "inconclusive"
     words = [note] if note else []
     words.append(f"median over {len(values)} seeds {spread(values)}")
     if math.isfinite(lower) or math.isfinite(upper):
@@ -216,7 +229,7 @@ def median_check(
         predicted=limit,
         observed=_observed(lows, highs),
         tolerance=0.0,
-        verdict=verdict,
+        verdict=median_verdict(values, limit, side, family),
         rule=f"one-sided 95 % bound of the median is {side} the predicted",
         unit=unit,
         note=", ".join(words),

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from studies.engine.checks import Interval, Verdict, median_check, worst
+from studies.engine.checks import Interval, Verdict, median_verdict, worst
 from studies.engine.protocol import Table
 from studies.engine.text import number
 
@@ -76,8 +76,7 @@ def verdict_rates(
             middle = one.if_true if so else one.if_false
             drawn = middle * np.exp(disturbance * rng.standard_normal(seeds))
             values = [_observed(float(v), one.grid) for v in drawn]
-            check = median_check(one.name, values, one.limit, one.side, unit="", family=family)
-            verdicts.append(check.verdict)
+            verdicts.append(median_verdict(values, one.limit, one.side, family))
         counts[worst(verdicts)] += 1
     return {verdict: count / runs for verdict, count in counts.items()}
 

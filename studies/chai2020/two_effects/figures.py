@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPARED", "effects", "losses", "predictors", "settings", "spectra"]
 
+ARROW = "$\\rightarrow$"  # a marker for what lies beyond
 COMPARED = ("amplify", "suppress", "full")
 CORE_LOOK = {
     "none": ("#1B1F24", "o"),
@@ -51,7 +52,7 @@ def plot_steps(groups: Groups, ax: Axes) -> list[Artist]:
         colour, marker = look(group.variant)
         for i, seed in enumerate(group.results):
             low, high = group.steps(seed)
-            mark = marker if np.isfinite(high) else "$\\rightarrow$"
+            mark = marker if np.isfinite(high) else ARROW
             y = row + 0.14 * (i % 3 - 1)
             artists += ax.plot([low], [y], marker=mark, color=colour, markersize=4.5, alpha=0.75)
         if np.isfinite(group.median_steps):
@@ -173,7 +174,7 @@ def plot_settings(groups: Groups, what: str, ax: Axes) -> list[Artist]:
                 [low, end], [row + offset] * 2, marker, color=colour, linestyle="-", label=label
             )
             if not np.isfinite(high):
-                artists += ax.plot([low * 1.6], [row + offset], "$\\rightarrow$", color=colour)
+                artists += ax.plot([low * 2], [row + offset], marker=ARROW, color=colour)
     ax.axvline(1, color=GREY, linewidth=0.8)
     _rows(ax, shown)
     titles = {"speed": "speed", "failing": "lowest rate that fails"}

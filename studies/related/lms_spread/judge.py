@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import scipy
 
-from studies.engine.checks import Check, Verdict, at_most, worst
+from studies.engine.checks import Check, Verdict, at_most, inconclusive, worst
 from studies.engine.protocol import Figure, Findings, Measured, Table
 from studies.engine.text import number
 from studies.related.lms_spread import FALSE_ALARM, NEAR, Cell, Config, Kind
@@ -21,6 +21,8 @@ __all__ = ["Outcome", "Ratio", "checks_of", "judge"]
 Array = np.ndarray
 
 NO_MEAN = 0.25
+# standard errors; a wider limit, which few groups of runs give, can hardly be missed
+WIDEST = 10.0
 
 
 def judge(config: Config, measured: Sequence[Measured]) -> Findings:
@@ -159,13 +161,7 @@ def checks_of(cells: Sequence[Outcome], config: Config) -> list[Check]:
         "misadjustment": max(abs(cell.misadjustment.z) for cell in exact),
     }
     checks = [
-        at_most(
-            f"independent regressors: {name}, largest deviation from theory",
-            z,
-            k,
-            unit="standard errors",
-            note=f"Of {len(exact)} processes and step sizes",
-        )
+        _exactly(f"independent regressors: {name}, largest deviation from theory", z, k, len(exact))
         for name, z in largest.items()
     ]
     for cell in cells:
@@ -174,6 +170,15 @@ def checks_of(cells: Sequence[Outcome], config: Config) -> list[Check]:
             checks.append(_near(f"{where}: learning time over theory's", cell.time, k))
             checks.append(_near(f"{where}: misadjustment over theory's", cell.misadjustment, k))
     return checks
+
+
+def _exactly(name: str, z: float, k: float, cells: int) -> Check:
+    """A check where theory is exact; open where so few groups of runs were made that none fails."""
+    if k > WIDEST and z <= k:
+        reason = f"so few groups give a limit of {k:.3g} standard errors, which nothing would miss"
+        return inconclusive(name, k, reason)
+    note = f"Of {cells} processes and step sizes"
+    return at_most(name, z, k, unit="standard errors", note=note)
 
 
 def described(cell: Outcome) -> str:

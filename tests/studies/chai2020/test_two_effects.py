@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,6 +12,7 @@ from scipy import stats
 from studies.chai2020 import two_effects
 from studies.chai2020.two_effects import BARE, TORCH, measure
 from studies.chai2020.two_effects import candidates as prediction
+from studies.chai2020.two_effects.figures import settings
 from studies.chai2020.two_effects.groups import Group
 from studies.chai2020.two_effects.judge import CHECKS, claim_checks, spectrum_checks
 from studies.chai2020.two_effects.tables import size_rows
@@ -301,3 +303,16 @@ def test_updates_that_are_predicted():
     assert prediction.predicted_steps(plain, "1 / smallest eigenvalue of R") == pytest.approx(4)
     _, unmeasured = group("none", [1], [1])
     assert math.isnan(prediction.predicted_steps(unmeasured, "level 3"))
+
+
+def test_settings_are_drawn_with_intervals_and_open_ends():
+    groups = made_up()
+    for variant, reached in (("none", None), ("amplify", 20), ("suppress", None), ("full", 18)):
+        key, made = group(variant, [reached] * 8, [5] * 8, setting="residual")
+        groups[key] = made
+    figure = settings(groups)
+    for plot in figure.plots:
+        _, ax = plt.subplots()
+        assert plot(ax)
+        assert [label.get_text() for label in ax.get_yticklabels()] == [BARE, "residual"]
+        plt.close()

@@ -144,7 +144,14 @@ def test_a_run(tmp_path):
     summary = run(STUDY, TINY, tmp_path)
     assert summary.status == "complete"
     assert summary.count("fails") == 0
-    assert [c.verdict for c in summary.checks[:3]] == ["holds"] * 3
+    # three groups give a limit of a hundred standard errors: nothing is decided by it
+    assert [c.verdict for c in summary.checks[:3]] == ["inconclusive"] * 3
     assert {"lms-spread.png", "lms-spread.svg"} <= {p.name for p in tmp_path.iterdir()}
     assert_self_contained((tmp_path / "report.html").read_text())
     assert len(summary.results["every-input-and-step-size"]) == 12
+
+
+def test_a_limit_that_nothing_could_miss_decides_nothing():
+    few = dataclasses.replace(TINY, cell=dataclasses.replace(TINY.cell, groups=3))
+    assert half_width([outcome("independent")], 3) > 10
+    assert {c.verdict for c in checks_of([outcome("independent")], few)} == {"inconclusive"}
