@@ -47,7 +47,7 @@ def _words(variant: str) -> str:
 def plot_steps(groups: Groups, ax: Axes) -> list[Artist]:
     """One row per variant: a marker for each seed, a bar at the median; open ends as arrows."""
     artists: list[Artist] = []
-    mine = [group for (setting, _), group in groups.items() if setting == BARE]
+    mine = [g for (s, v), g in groups.items() if s == BARE and v in CORE]
     for row, group in enumerate(mine):
         colour, marker = look(group.variant)
         for i, seed in enumerate(group.results):
@@ -205,11 +205,6 @@ def plot_candidate(name: str, points: Sequence[Point], unit: str, ax: Axes) -> l
     return artists
 
 
-def _row_height(groups: Groups) -> float:
-    rows = len({variant for setting, variant in groups if setting == BARE})
-    return 1.6 + 0.28 * max(rows, 7)
-
-
 def effects(groups: Groups) -> Figure:
     """The study's answer: speed, and the rates that learn and fail, of every variant."""
     return Figure(
@@ -227,7 +222,7 @@ def effects(groups: Groups) -> Figure:
             partial(plot_rates, groups, TORCH),
         ],
         width=11.5,
-        height=_row_height(groups),
+        height=3.6,
     )
 
 
@@ -281,7 +276,7 @@ def settings(groups: Groups) -> Figure:
         "of amplify, suppress and full over none.",
         [partial(plot_settings, groups, what) for what in ("speed", "failing", "learning")],
         width=10.0,
-        height=_row_height(groups),
+        height=3.6,
         finish=finish,
     )
 

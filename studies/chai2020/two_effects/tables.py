@@ -332,9 +332,9 @@ def evidence_against(groups: Groups) -> list[str]:
             )
         if have("none", "amplify", setting=setting):
             found.append(
-                f"Network {setting}: amplifying too moves the highest rate that learns, to "
-                f"{times('amplify', 'learning', setting)} times that without normalization, and "
-                f"the lowest that fails to {times('amplify', 'failing', setting)} times."
+                f"Network {setting}: amplifying multiplies the highest rate that learns by a "
+                f"factor {times('amplify', 'learning', setting)}, and the lowest that fails by "
+                f"{times('amplify', 'failing', setting)}."
             )
     if have("none", "center"):
         found.append(
@@ -345,9 +345,9 @@ def evidence_against(groups: Groups) -> list[str]:
         )
     if have("none", "layer"):
         found.append(
-            "One scalar for the whole layer, which leaves the spread of R unchanged: failing at "
-            f"{times('layer', 'failing')} times the rate, learning up to "
-            f"{times('layer', 'learning')} times."
+            "One scalar for the whole layer leaves the spread of R unchanged; the lowest rate that "
+            f"fails is {times('layer', 'failing')} times that of no normalization, the highest "
+            f"that learns {times('layer', 'learning')} times."
         )
     if have("none", "amplify"):
         found.append(
