@@ -21,14 +21,13 @@ import cnnbridge
 from cnnbridge import SplitBatchNorm
 from cnnbridge.layers.isolation import unchanged
 from cnnbridge.learning.objective import load_forward_mode
-from studies.training.networks import Classifier, conv_layers
+from studies.training.networks import conv_layers
 
 __all__ = [
     "LayerSpectrum",
     "Linearised",
     "gauss_newton_edge",
     "input_spectra",
-    "last_layer_inputs",
     "length_felt",
     "without_statistics_gradient",
 ]
@@ -232,24 +231,6 @@ class Linearised(nn.Module):
             f, change = forward_mode.unpack_dual(self._call(dual, (x,)))
         logits: torch.Tensor = f if change is None else f + change.detach()
         return logits
-
-
-def last_layer_inputs(model: Classifier, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Inputs of a network's linear layer, each image in a batch with its neighbours.
-
-    Parameters
-    ----------
-    model : in its present mode.
-    images : (N, C, H, W), of which the last N mod batch_size are left out.
-
-    Returns
-    -------
-    (whole batches, inputs) tensor.
-    """
-    whole = images[: len(images) // batch_size * batch_size]
-    with cnnbridge.capture(model, "classify") as tape:
-        tape.run(whole.split(batch_size))
-    return tape.inputs.to(images.device)
 
 
 @contextlib.contextmanager

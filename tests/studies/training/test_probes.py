@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnbridge import SplitBatchNorm
 from studies.training import probes as predictors
-from studies.training.networks import PlainVGG, SmallResNet, draw_weights
+from studies.training.networks import PlainVGG, draw_weights
 from studies.training.sgd import batch_order, run_sgd
 
 WIDTHS = (3, 3, 4, 4, 4, 4)
@@ -169,12 +169,3 @@ def test_a_linearisation_may_diverge():
         model.classify.weight.fill_(math.inf)
     run = run_sgd(predictors.Linearised(model), x, labels, lr=1.0, steps=3, batch_size=8)
     assert (run.state, len(run.loss)) == ("diverged", 1)
-
-
-@pytest.mark.parametrize("kind", [PlainVGG, SmallResNet])
-def test_what_the_linear_layer_sees(kind):
-    model = kind(1, 4, WIDTHS, "full").double().train()
-    x = images(11)
-    found = predictors.last_layer_inputs(model, x, 4)
-    assert found.shape == (8, 4)
-    torch.testing.assert_close(model.classify(found[4:]), model(x[4:8]))
