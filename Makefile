@@ -2,8 +2,8 @@
 # make test   the tests
 # make lint   ruff, mypy and the contracts between packages
 # make bench  speed of both packages on this machine, into results/benchmarks
-# make docs   the site, into build/html; a warning is an error
 # make dist   wheel and sdist, each installed into an empty environment
+# make plotly fetches again the library of the inspection's page (needs npm)
 # Each sets itself up in .venv. Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := results/demo
 
-.PHONY: demo test lint bench dist clean
+.PHONY: demo test lint bench dist plotly clean
 .DEFAULT_GOAL := demo
 
 # The stamp is as old as the last complete installation; only pyproject.toml makes it stale,
@@ -57,6 +57,15 @@ bench: $(READY)
 
 dist: $(READY)
 	@.ci/dist $(BIN)/python
+
+PLOTLY := 4.1.1
+VENDOR := cnnbridge/inspection/vendor
+
+plotly:
+	@part=$$(mktemp -d) && cd $$part && npm pack --silent plotly.js-basic-dist-min@$(PLOTLY) && \
+	  tar xzf *.tgz && cp package/plotly-basic.min.js $(CURDIR)/$(VENDOR)/ && \
+	  cp package/LICENSE $(CURDIR)/$(VENDOR)/plotly-LICENSE && rm -rf $$part
+	@cd $(VENDOR) && sha256sum plotly-basic.min.js plotly-LICENSE > SHA256SUMS
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

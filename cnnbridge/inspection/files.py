@@ -1,4 +1,4 @@
-"""The folder of an inspection: a table, JSON and arrays, each written whole or not at all."""
+"""The folder of an inspection: table, JSON, arrays and page, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnbridge.inspection.page import page
 from cnnbridge.inspection.record import COLUMNS, DIGITS, Inspection
 
 __all__ = ["write"]
 
 
 def write(inspection: Inspection, folder: Path) -> Path:
-    """Write ``layers.csv``, ``inspection.json`` and ``arrays.npz``; see ``Inspection.save``."""
+    """Write the files that ``Inspection.save`` names, the page last."""
     folder.mkdir(parents=True, exist_ok=True)
     _whole(folder / "layers.csv", _csv(inspection).encode())
     _whole(folder / "inspection.json", inspection.to_json().encode())
@@ -27,6 +28,8 @@ def write(inspection: Inspection, folder: Path) -> Path:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     _whole(folder / "arrays.npz", buffer.getvalue())
+    # last, since it needs a package that the others do not
+    _whole(folder / "report.html", page(inspection).encode("utf-8", errors="backslashreplace"))
     return folder
 
 

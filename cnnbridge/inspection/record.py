@@ -375,9 +375,11 @@ class Inspection:
         * ``arrays.npz``: arrays under the keys "LAYER/NAME", with "eigenvalues", "strongest",
           "weakest", "strongest_bias", "weakest_bias", "time_constants", and where there is a
           curvature "curvature", "curvature_eigenvalues" and "curvature_standard_error".
+        * ``report.html``: all of it to look at, offline; one layer is at ``report.html#NAME``.
 
         Raises
         ------
+        ModuleNotFoundError : jinja2 is not installed; the other files are written all the same.
         OSError : the folder cannot be written.
         """
         from cnnbridge.inspection.files import write

@@ -116,6 +116,7 @@ def test_saved_files_hold_the_same_numbers(tmp_path):
         "arrays.npz",
         "inspection.json",
         "layers.csv",
+        "report.html",
     ]
     data = json.loads((folder / "inspection.json").read_text())
     assert data["layers"]["features.0"]["eigenvalues"] == [[0.0, 0.5, 2.0]]
