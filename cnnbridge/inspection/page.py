@@ -31,7 +31,7 @@ PICTURES, FRAME = 800_000, 250
 MOST_WEIGHTS, FEWEST_WEIGHTS = 9_216, 64
 PARTS = {
     "none": "no normalization",
-    "centre": "centred",
+    "center": "centred",
     "amplify": "weak channels amplified",
     "suppress": "strong channels suppressed",
     "full": "fully normalized",
@@ -51,7 +51,8 @@ def page(inspection: Inspection) -> str:
         from markupsafe import Markup
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "report.html needs jinja2, which is not installed: pip install 'naturalmodes[inspect]'",
+            "report.html needs jinja2, which is not installed. "
+            "In a checkout: pip install '.[inspect]'",
             name=error.name,
         ) from error
     environment = jinja2.Environment(
@@ -94,7 +95,8 @@ def overview(layers: list[LayerInspection]) -> dict[str, Any]:
         for spectrum in spectra
     ]
     floor = min((band[0] for band in bands if band), default=1.0)
-    filled = [band or [None] * 5 for band in bands]
+    nothing: list[float | None] = [None] * 5
+    filled = [band or nothing for band in bands]
 
     def bar(low: int, high: int, width: float, opacity: float) -> dict[str, Any]:
         lengths = [_short(b[high] - b[low]) if b else None for b in bands]

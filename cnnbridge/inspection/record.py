@@ -115,7 +115,7 @@ class LayerInspection:
     unseen_taps : taps that are always zero in a channel that is not, such as those that meet only
         padding.
     curvature, horizons : see their classes; None or empty if not asked for or left out.
-    normalization : by "none", "centre", "amplify", "suppress" and "full", the (K,) eigenvalues of R
+    normalization : by "none", "center", "amplify", "suppress" and "full", the (K,) eigenvalues of R
         with that part of a normalization in front of the layer; empty where none applies.
     seconds : that its statistics took after the batches were read.
     """

@@ -28,7 +28,7 @@ def a_network(layers=4, channels=3):
     for i in range(layers):
         values = np.sort(np.exp(rng.normal(size=(1, 9 * channels))))
         modes = rng.normal(size=(1, 4, channels, 3, 3))
-        parts = dict.fromkeys(("none", "centre", "amplify", "suppress", "full"), values[0])
+        parts = dict.fromkeys(("none", "center", "amplify", "suppress", "full"), values[0])
         curved = LayerCurvature(values[:, :8], values[:, :8], values[:, :8] / 9, math.nan, 0.4)
         made.append(
             a_layer(
