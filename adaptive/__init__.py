@@ -19,11 +19,12 @@ Every algorithm is also a value, which ``run``, ``predict``, ``simulate``, ``obs
 Convention everywhere: w(n+1) = w(n) + mu e*(n) u(n), e the a priori error, newest tap first.
 
 Further inputs are in ``adaptive.signals``, further scenarios in ``adaptive.scenarios``, training on
-finite data sets in ``adaptive.minibatch``, moving targets in ``adaptive.tracking``, the records
-that functions return in ``adaptive.results``.
+finite data sets in ``adaptive.minibatch``, moving targets in ``adaptive.tracking``, figures of
+merit such as ERLE in ``adaptive.measures``, double-talk detectors in ``adaptive.double_talk``, the
+records that functions return in ``adaptive.results``.
 """
 
-from adaptive import minibatch, results, scenarios, signals, tracking
+from adaptive import double_talk, measures, minibatch, results, scenarios, signals, tracking
 from adaptive.algorithms import (
     LMS,
     NLMS,
@@ -59,13 +60,14 @@ from adaptive.algorithms import (
     transform_domain_lms,
 )
 from adaptive.bounds import stability_bounds
+from adaptive.delays import estimate_delay
 from adaptive.edge import observed_edge, stability_map
 from adaptive.ensemble import simulate
 from adaptive.modes import natural_modes
 from adaptive.scenarios import SystemIdentification
 from adaptive.signals import AutoRegressive, GaussianRegressors, white
 from adaptive.verdict import verdict
-from adaptive.wiener import WienerProblem
+from adaptive.wiener import WienerProblem, autocorrelation
 
 __all__ = [
     "LMS",
@@ -87,11 +89,15 @@ __all__ = [
     "TransformDomainLMS",
     "WienerProblem",
     "affine_projection",
+    "autocorrelation",
     "block_lms",
+    "double_talk",
+    "estimate_delay",
     "frequency_domain_lms",
     "leaky_lms",
     "leaky_nlms",
     "lms",
+    "measures",
     "minibatch",
     "momentum_lms",
     "natural_modes",

@@ -352,6 +352,23 @@ class MinibatchEdges:
 
 
 @dataclass(frozen=True, eq=False)
+class DelayEstimate:
+    """How far d lags behind u; from :func:`adaptive.estimate_delay`.
+
+    Attributes
+    ----------
+    samples : delay of the strongest path; negative where d leads.
+    confidence : probability that no value of chance correlations is as high as the peak.
+    lags, correlation : (2 largest + 1,) the delays looked at and their phase correlation.
+    """
+
+    samples: int
+    confidence: float
+    lags: Array = field(repr=False)
+    correlation: Array = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """Whether a simulated learning curve stayed inside the band around the predicted one.
 

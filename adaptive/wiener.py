@@ -11,7 +11,44 @@ from numpy.typing import ArrayLike
 from adaptive import checks as _checks
 from adaptive.checks import Array
 from adaptive.modes import NaturalModes, natural_modes
-from adaptive.regressors import regressors
+from adaptive.regressors import Regressors, delayed, regressors
+
+
+def autocorrelation(u: ArrayLike | Regressors, *, taps: int | None = None, start: int = 0) -> Array:
+    """Sample autocorrelation R of one signal, which is all that bounds on the step size need.
+
+    Parameters
+    ----------
+    u : (N,) signal with ``taps``, (N, C) channels with ``taps``, or (N, L) regressors without.
+    taps : length of the delay line; None when u holds regressors.
+    start : first sample that counts.
+
+    Returns
+    -------
+    (L, L) mean of u(n) u(n)^H in double precision.
+
+    Raises
+    ------
+    TypeError, ValueError : as :meth:`WienerProblem.from_data`.
+
+    Examples
+    --------
+    >>> u = np.random.default_rng(0).standard_normal(10000)
+    >>> autocorrelation(u, taps=2).round(1)
+    array([[ 1., -0.],
+           [-0.,  1.]])
+    """
+    lines = u if isinstance(u, Regressors) else regressors(u, taps)
+    first = _checks.count("start", start, least=0)
+    if first >= lines.samples:
+        raise ValueError(f"start must be less than the {lines.samples} samples of u; got {first}")
+    dtype = np.result_type(lines.buffer, np.float64)
+    R = np.zeros((lines.taps, lines.taps), dtype)
+    for _, U in lines.chunks(first):
+        block = U.astype(dtype)
+        R += block.T @ block.conj()
+    mean: Array = R / (lines.samples - first)
+    return mean
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -79,7 +116,13 @@ class WienerProblem:
 
     @classmethod
     def from_data(
-        cls, u: ArrayLike, d: ArrayLike, *, taps: int | None = None, start: int = 0
+        cls,
+        u: ArrayLike,
+        d: ArrayLike,
+        *,
+        taps: int | None = None,
+        start: int = 0,
+        delay: int = 0,
     ) -> WienerProblem:
         """Sample statistics, as means over the samples.
 
@@ -90,6 +133,7 @@ class WienerProblem:
         taps : length of the delay line; None when u holds regressors.
         start : first sample that counts. ``start=taps - 1`` leaves out the zeros before the
             beginning of the signal, whose regressors are not yet full.
+        delay : samples by which u is delayed, as in :func:`adaptive.run`.
 
         Examples
         --------
@@ -98,6 +142,8 @@ class WienerProblem:
         >>> WienerProblem.from_data(u, d, taps=2).w_o.round(9).tolist()
         [1.0, -0.5]
         """
+        if _checks.whole("delay", delay):
+            u, _ = delayed(_checks.array("u", u, ndim=(1, 2)), int(delay))
         lines = regressors(u, taps)
         desired = _checks.array("d", d, ndim=(1, 2))
         if desired.shape[0] != lines.samples:
@@ -105,23 +151,16 @@ class WienerProblem:
                 f"d must have as many samples as u, {lines.samples}; got shape {desired.shape}"
             )
         first = _checks.count("start", start, least=0)
-        if first >= lines.samples:
-            raise ValueError(
-                f"start must be less than the {lines.samples} samples of u; got {first}"
-            )
         outputs = desired.reshape(lines.samples, -1)
         dtype = np.result_type(lines.buffer, desired, np.float64)
-        R = np.zeros((lines.taps, lines.taps), dtype)
+        R = autocorrelation(lines, start=first).astype(dtype)
         P = np.zeros((outputs.shape[1], lines.taps), dtype)
         for rows, U in lines.chunks(first):
-            D = outputs[rows].astype(dtype)
-            block = U.astype(dtype)
-            R += block.T @ block.conj()
-            P += D.conj().T @ block
+            P += outputs[rows].astype(dtype).conj().T @ U.astype(dtype)
         kept = lines.samples - first
         d_power = float(np.sum(np.abs(outputs[first:]).astype(np.float64) ** 2)) / kept
         P /= kept
-        return cls(R=R / kept, P=P[0] if desired.ndim == 1 else P, d_power=d_power)
+        return cls(R=R, P=P[0] if desired.ndim == 1 else P, d_power=d_power)
 
     @property
     def taps(self) -> int:
