@@ -139,12 +139,14 @@ def leaky_nlms(
     eps: float | None = None,
     w0: ArrayLike | None = None,
     record: Record = "last",
+    adapt: ArrayLike | None = None,
+    delay: int = 0,
 ) -> FilterRun:
     """Leaky NLMS: w(n+1) = (1 - mu leakage) w(n) + mu / (eps + |u(n)|^2) u(n) e*(n).
 
     Parameters
     ----------
-    u, d, taps, w0, record : as in :func:`adaptive.lms`.
+    u, d, taps, w0, record, adapt, delay : as in :func:`adaptive.lms`.
     mu, leakage, eps : as for :class:`LeakyNLMS`.
 
     Returns
@@ -162,4 +164,4 @@ def leaky_nlms(
     [0.5]
     """
     algorithm = LeakyNLMS(mu=mu, leakage=leakage, eps=eps)
-    return run(algorithm, u, d, taps=taps, w0=w0, record=record)
+    return run(algorithm, u, d, taps=taps, w0=w0, record=record, adapt=adapt, delay=delay)

@@ -70,6 +70,16 @@ def test_a_step_out_of_range_or_place_is_refused_on_assignment():
 
 
 @kinds
+def test_the_function_of_an_algorithm_takes_what_run_takes(kind):
+    u, d = draw(N), draw(N, seed=1)
+    options = {"taps": TAPS, "adapt": MASK, "delay": 3, "record": 5}
+    one = getattr(adaptive, kind.name)(u, d, **values(kind), **options)
+    other = adaptive.run(build(kind), u, d, **options)
+    np.testing.assert_array_equal(one.history, other.history)
+    np.testing.assert_array_equal(one.error, other.error)
+
+
+@kinds
 def test_learning_from_every_sample_is_the_plain_run(kind):
     u, d = draw(N), draw(N, seed=1)
     one = adaptive.run(build(kind), u, d, taps=TAPS, record="all")
