@@ -26,6 +26,7 @@ records that functions return in ``adaptive.results``.
 
 from adaptive import double_talk, measures, minibatch, results, scenarios, signals, tracking
 from adaptive.algorithms import (
+    IPNLMS,
     LMS,
     NLMS,
     RLS,
@@ -36,6 +37,7 @@ from adaptive.algorithms import (
     LeakyNLMS,
     MomentumLMS,
     PowerNormalizedLMS,
+    ProportionateAffineProjection,
     SignDataLMS,
     SignErrorLMS,
     SignSignLMS,
@@ -43,6 +45,7 @@ from adaptive.algorithms import (
     affine_projection,
     block_lms,
     frequency_domain_lms,
+    ipnlms,
     leaky_lms,
     leaky_nlms,
     lms,
@@ -52,6 +55,7 @@ from adaptive.algorithms import (
     predict,
     predict_lms,
     predict_nlms,
+    proportionate_affine_projection,
     rls,
     run,
     sign_data_lms,
@@ -70,6 +74,7 @@ from adaptive.verdict import verdict
 from adaptive.wiener import WienerProblem, autocorrelation
 
 __all__ = [
+    "IPNLMS",
     "LMS",
     "NLMS",
     "RLS",
@@ -82,6 +87,7 @@ __all__ = [
     "LeakyNLMS",
     "MomentumLMS",
     "PowerNormalizedLMS",
+    "ProportionateAffineProjection",
     "SignDataLMS",
     "SignErrorLMS",
     "SignSignLMS",
@@ -94,6 +100,7 @@ __all__ = [
     "double_talk",
     "estimate_delay",
     "frequency_domain_lms",
+    "ipnlms",
     "leaky_lms",
     "leaky_nlms",
     "lms",
@@ -107,6 +114,7 @@ __all__ = [
     "predict",
     "predict_lms",
     "predict_nlms",
+    "proportionate_affine_projection",
     "results",
     "rls",
     "run",

@@ -35,6 +35,12 @@ from adaptive.algorithms.power import (
     transform_domain_lms,
 )
 from adaptive.algorithms.projection import AffineProjection, affine_projection
+from adaptive.algorithms.proportionate import (
+    IPNLMS,
+    ProportionateAffineProjection,
+    ipnlms,
+    proportionate_affine_projection,
+)
 from adaptive.algorithms.rls import RLS, rls
 from adaptive.checks import choice
 
@@ -51,6 +57,8 @@ ALGORITHMS: tuple[type[Algorithm], ...] = (
     PowerNormalizedLMS,
     TransformDomainLMS,
     AffineProjection,
+    IPNLMS,
+    ProportionateAffineProjection,
     RLS,
     FrequencyDomainLMS,
 )
@@ -92,6 +100,7 @@ def named(name: str, *, mu: float | None = None, **settings: Any) -> Algorithm:
 
 __all__ = [
     "ALGORITHMS",
+    "IPNLMS",
     "LMS",
     "NLMS",
     "RLS",
@@ -103,6 +112,7 @@ __all__ = [
     "LeakyNLMS",
     "MomentumLMS",
     "PowerNormalizedLMS",
+    "ProportionateAffineProjection",
     "Regularisation",
     "SignDataLMS",
     "SignErrorLMS",
@@ -112,6 +122,7 @@ __all__ = [
     "affine_projection",
     "block_lms",
     "frequency_domain_lms",
+    "ipnlms",
     "leaky_lms",
     "leaky_nlms",
     "lms",
@@ -123,6 +134,7 @@ __all__ = [
     "predict",
     "predict_lms",
     "predict_nlms",
+    "proportionate_affine_projection",
     "rls",
     "run",
     "setting",

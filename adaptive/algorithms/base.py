@@ -61,6 +61,7 @@ class Algorithm:
     has_theory : whether ``predict`` gives a learning curve.
     regularisation : the setting that takes a part of the input's power when it is None.
     delay_lines_only : whether the regressors must be delay lines over a signal.
+    linear : whether the errors are linear in d and the initial weights, for a given input.
     """
 
     name: ClassVar[str]
@@ -69,6 +70,7 @@ class Algorithm:
     has_theory: ClassVar[bool] = False
     regularisation: ClassVar[Regularisation | None] = None
     delay_lines_only: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the step size; subclasses check their own settings too."""

@@ -83,6 +83,7 @@ class SignErrorLMS(StochasticGradient):
 
     name: ClassVar[str] = "sign_error_lms"
     edgeless: ClassVar[str | None] = "its steps are bounded"
+    linear: ClassVar[bool] = False
 
     @property
     def signed(self) -> bool:
@@ -131,6 +132,7 @@ class SignSignLMS(SignDataLMS):
 
     name: ClassVar[str] = "sign_sign_lms"
     edgeless: ClassVar[str | None] = "its steps are bounded"
+    linear: ClassVar[bool] = False
 
     @property
     def signed(self) -> bool:

@@ -18,14 +18,15 @@ TAPS, N = 4, 60
 # a value for each setting, by name; one that is missing here fails the test of its algorithm
 VALUES = {
     "mu": 0.02, "leakage": 0.5, "momentum": 0.6, "block": 3, "order": 2, "eps": 0.1, "delta": 0.1,
-    "forgetting": 0.9, "normalize": True,
+    "forgetting": 0.9, "normalize": True, "alpha": 0.3,
 }  # fmt: skip
 kinds = pytest.mark.parametrize("kind", ALGORITHMS, ids=lambda kind: kind.name)
 RUN_MU = 1e-300  # too small a step to move any weight: the filter only hears
 
 
 def values(kind):
-    return {f.name: VALUES[f.name] for f in dataclasses.fields(kind)}
+    own = {"order": 1} if kind is adaptive.IPNLMS else {}
+    return {f.name: {**VALUES, **own}[f.name] for f in dataclasses.fields(kind)}
 
 
 def draw(shape, dtype=np.float64, seed=0):

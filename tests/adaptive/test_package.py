@@ -39,6 +39,10 @@ def test_nothing_compiles_at_import():
 
 
 FIRST_PAGE = [
+    "IPNLMS",
+    "ProportionateAffineProjection",
+    "ipnlms",
+    "proportionate_affine_projection",
     "LMS",
     "NLMS",
     "RLS",

@@ -11,9 +11,11 @@ from tests.oracles import naive, naive_filters
 from tests.oracles.naive_filters import (  # noqa: F401  oracles under their own names
     affine_projection,
     block_lms,
+    ipnlms,
     leaky_lms,
     leaky_nlms,
     momentum_lms,
+    proportionate_affine_projection,
     rls,
     sign_data_lms,
     sign_error_lms,

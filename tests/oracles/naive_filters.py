@@ -97,6 +97,41 @@ def affine_projection(U, d, w, mu, order, eps):
     return _run(U, d, w, update)
 
 
+def proportionate_affine_projection(U, d, w, mu, order, alpha, eps):
+    L = len(w)
+
+    def update(n, w, u, e):
+        size = np.abs(w).sum()
+        share = np.abs(w) / size if size else np.zeros(L)
+        G = np.diag((1 - alpha) / (2 * L) + (1 + alpha) / 2 * share)
+        rows = [n - i for i in range(order) if n - i >= 0]
+        A = np.array([U[i] for i in rows]).T
+        errors = np.array([d[i] - np.vdot(w, U[i]) for i in rows])
+        C = A.conj().T @ G @ A + eps * (1 - alpha) / (2 * L) * np.eye(len(rows))
+        return w + mu * G @ A @ np.linalg.pinv(C, hermitian=True) @ errors.conj()
+
+    return _run(U, d, w, update)
+
+
+def ipnlms(U, d, w, mu, alpha, eps, order=1):
+    """Benesty and Gay's update tap by tap."""
+    L = len(w)
+
+    def update(n, w, u, e):
+        size = sum(abs(w))
+        g = [
+            (1 - alpha) / (2 * L) + (1 + alpha) * abs(a) / (2 * size)
+            if size
+            else (1 - alpha) / (2 * L)
+            for a in w
+        ]
+        power = sum(g[k] * abs(u[k]) ** 2 for k in range(L)) + eps * (1 - alpha) / (2 * L)
+        step = mu / power if power else 0
+        return np.array([w[k] + step * g[k] * u[k] * np.conj(e) for k in range(L)])
+
+    return _run(U, d, w, update)
+
+
 def rls(U, d, w, forgetting, delta):
     """The textbook's covariance form; fine for short runs."""
     P = [np.eye(len(w)) / delta]

@@ -1,0 +1,134 @@
+"""Compiled loops of updates w <- w + gain u e* whose gain depends on the error or the weights.
+
+Conventions as in ``_kernels.py``: no checks, regressors read from a flat buffer, -1 or the sample
+at which the run diverged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adaptive._kernels import _solve_positive, all_finite, copy, fast, finite, least_power
+from adaptive.checks import Array
+
+POLYNOMIAL, SET_MEMBERSHIP, NONPARAMETRIC, GRADIENT_DESCENT = range(4)
+
+
+@fast
+def error_dependent(
+    rule: int, x: Array, hop: int, d: Array, step: Array, power: Array, settings: Array,
+    w: Array, state: Array, error: Array, m: int, offset: int, every: int, history: Array,
+) -> int:  # fmt: skip
+    """One output: w <- w + gain u e*, the gain being a function of e, |u|^2 and ``state``.
+
+    Regressor n is ``x[(n + 1) * hop :]``: x begins one regressor early, which GRADIENT_DESCENT
+    compares with. ``power`` holds |u|^2 per sample, in double precision as ``settings`` and
+    ``state`` are. The choice of the rule costs one branch per sample, nothing per tap.
+    """
+    L = w.size
+    least = least_power(w)
+    for n in range(d.size):
+        u = x[(n + 1) * hop : (n + 1) * hop + L]
+        if every > 0 and (offset + n) % every == 0:
+            copy(w, history[(offset + n) // every, m])
+        y = w.dtype.type(0)
+        for k in range(L):
+            y += np.conj(w[k]) * u[k]
+        e = d[n] - y
+        if not finite(e):
+            return n
+        error[n] = e
+        mu = float(step[n] if step.size > 1 else step[0])
+        squared = float(e.real) ** 2 + float(e.imag) ** 2
+        gain = 0.0
+        if rule == POLYNOMIAL:  # settings: weights of 1 and |e|^2
+            gain = mu * (settings[0] + settings[1] * squared)
+        elif rule == SET_MEMBERSHIP:  # settings: eps, bound
+            size = np.sqrt(squared)
+            scale = settings[0] + power[n]
+            if size > settings[1] and scale >= least:
+                gain = (1 - settings[1] / size) / scale
+        elif rule == NONPARAMETRIC:  # settings: eps, noise power, forgetting; state: error power
+            state[0] = settings[2] * state[0] + (1 - settings[2]) * squared
+            scale = settings[0] + power[n]
+            if state[0] > settings[1] and scale >= least:
+                gain = (1 - np.sqrt(settings[1] / state[0])) / scale
+        else:  # settings: rate; state: eps, mu / (eps + |u|^2)^2 and error of the sample before
+            if state[1] > 0:
+                before = x[n * hop : n * hop + L]
+                along = w.dtype.type(0)
+                for k in range(L):
+                    along += np.conj(before[k]) * u[k]
+                re = float(along.real)
+                im = float(along.imag)
+                # Re(e*(n) e(n-1) u(n-1)^H u(n))
+                product = state[2] * re - state[3] * im
+                cross = state[2] * im + state[3] * re
+                slope = product * float(e.real) + cross * float(e.imag)
+                state[0] = max(state[0] - settings[0] * state[1] * slope, 0.0)
+            scale = state[0] + power[n]
+            state[1] = 0.0
+            if scale >= least:
+                gain = mu / scale
+                state[1] = gain / scale
+            state[2] = float(e.real)
+            state[3] = float(e.imag)
+        g = w.dtype.type(gain * np.conj(e))
+        for k in range(L):
+            w[k] += g * u[k]
+    return -1 if all_finite(w) else d.size
+
+
+@fast
+def proportionate(
+    x: Array, hop: int, d: Array, step: Array, order: int, eps: float, alpha: float,
+    w: Array, error: Array, m: int, offset: int, every: int, history: Array,
+) -> int:  # fmt: skip
+    """One output: w <- w + step G U (U^H G U + eps (1 - alpha) / (2 L) I)^-1 e*.
+
+    U = [u(n) .. u(n - order + 1)], G = diag((1 - alpha) / (2 L) + (1 + alpha) |w_k| / (2 |w|_1)).
+    ``x`` and ``d`` (N + order - 1) begin ``order - 1`` regressors early.
+    """
+    L = w.size
+    N = d.size - (order - 1)
+    even = (1 - alpha) / (2 * L)
+    gains = np.zeros(L, w.real.dtype)
+    e = np.zeros((order, 1), w.dtype)
+    A = np.zeros((order, order), w.dtype)
+    least = least_power(w)
+    for n in range(N):
+        total = 0.0
+        for k in range(L):
+            total += abs(w[k])
+        share = (1 + alpha) / (2 * total) if total > 0 else 0.0
+        for k in range(L):
+            gains[k] = even + share * abs(w[k])
+        for i in range(order):
+            at = n + order - 1 - i
+            u = x[at * hop : at * hop + L]
+            y = w.dtype.type(0)
+            for k in range(L):
+                y += np.conj(w[k]) * u[k]
+            e[i, 0] = d[at] - y
+            for j in range(i + 1):
+                other = x[(at + i - j) * hop : (at + i - j) * hop + L]
+                product = w.dtype.type(0)
+                for k in range(L):
+                    product += np.conj(u[k]) * gains[k] * other[k]
+                A[i, j] = product + w.dtype.type(eps * even if i == j else 0.0)
+                A[j, i] = np.conj(A[i, j])
+        if every > 0 and (offset + n) % every == 0:
+            copy(w, history[(offset + n) // every, m])
+        if not finite(e[0, 0]):
+            return n
+        error[n] = e[0, 0]
+        mu = step[n] if step.size > 1 else step[0]
+        if A[0, 0].real < least:
+            continue
+        a = _solve_positive(A, np.conj(e))
+        for i in range(order):
+            at = n + order - 1 - i
+            g = w.dtype.type(mu * a[i, 0])
+            for k in range(L):
+                w[k] += g * gains[k] * x[at * hop + k]
+    return -1 if all_finite(w) else N
