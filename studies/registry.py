@@ -15,6 +15,7 @@ __all__ = ["PAPERS", "STUDIES", "find", "find_paper"]
 STUDIES = {
     "conv-modes": "studies.chai2020.conv_modes",
     "in-network": "studies.chai2020.in_network",
+    "mode-curvature": "studies.chai2020.mode_curvature",
     "spectra": "studies.chai2020.spectra",
     "two-effects": "studies.chai2020.two_effects",
     "first-step": "studies.chai2020.first_step",
@@ -26,6 +27,7 @@ STUDIES = {
     "lms-spread": "studies.related.lms_spread",
     "horizons": "studies.related.horizons",
     "degree": "studies.related.degree",
+    "decay": "studies.related.decay",
 }
 PAPERS = {"chai2020": "studies.chai2020"}
 

@@ -29,7 +29,13 @@ from cnnbridge.learning.output_draws import output_draws
 from cnnbridge.statistics.autocorrelation import Moments
 from cnnbridge.statistics.spectrum import full_spectrum
 
-__all__ = ["ModeCurvature", "gradients_along", "layer_statistics", "mode_curvature"]
+__all__ = [
+    "ModeCurvature",
+    "gradients_along",
+    "layer_statistics",
+    "line_fit",
+    "mode_curvature",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +88,25 @@ class ModeCurvature:
         return np.log(self.eigenvalues[used]), np.log(self.curvature[used])
 
     def _fit(self) -> tuple[float, float]:
-        x, y = self._logs()
-        if len(x) < 3 or np.ptp(x) == 0:
-            return math.nan, math.nan
-        x, y = x - x.mean(), y - y.mean()
-        slope = float(x @ y / (x @ x))
-        left = float(((y - slope * x) ** 2).sum())
-        return slope, 1 - left / float(y @ y)
+        return line_fit(*self._logs())
+
+
+def line_fit(x: Array, y: Array) -> tuple[float, float]:
+    """Slope and R^2 of the straight line through points, by least squares.
+
+    NaN for fewer than three points, or if all x agree.
+
+    Examples
+    --------
+    >>> line_fit(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
+    (2.0, 1.0)
+    """
+    if len(x) < 3 or np.ptp(x) == 0:
+        return math.nan, math.nan
+    x, y = x - x.mean(), y - y.mean()
+    slope = float(x @ y / (x @ x))
+    left, power = float(((y - slope * x) ** 2).sum()), float(y @ y)
+    return slope, 1 - left / power if power else math.nan
 
 
 def mode_curvature(

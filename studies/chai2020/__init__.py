@@ -15,7 +15,7 @@ PAPER = Paper(
             "The updates of a conv layer's weights have natural modes. The eigenvalues of the "
             "autocorrelation matrix of the layer's input set how fast each converges and where it "
             "becomes unstable, and BatchNorm controls these eigenvalues channel by channel.",
-            ("conv-modes", "in-network", "spectra"),
+            ("conv-modes", "mode-curvature", "in-network", "spectra"),
         ),
         Claim(
             "Two distinct effects",

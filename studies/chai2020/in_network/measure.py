@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 
 import cnnbridge
@@ -16,10 +15,11 @@ from cnnbridge.learning.one_layer import Curvature
 from cnnbridge.results import Comparison, Observation, Prediction
 from studies.chai2020.in_network import Cell, level_name
 from studies.training.images import tensors
+from studies.training.natural_modes import half_times, rank_correlation, tap_distances
 from studies.training.networks import SmallCNN, conv_layers, draw_weights
 from studies.training.sgd import reproducible, run_sgd
 
-__all__ = ["half_times", "measure", "rank_correlation"]
+__all__ = ["measure"]
 
 Array = np.ndarray
 
@@ -149,7 +149,7 @@ def _natural_modes(plain: Prediction, run: Observation) -> dict[str, Any]:
     groups, L = plain.basis.taps.shape[:2]  # type: ignore[attr-defined]
     powers = plain.eigenvalues.reshape(groups, -1, L)[:, 0].ravel()
     seen, said = (
-        _distances(plain.basis.to_modes(path), groups, L)
+        tap_distances(plain.basis.to_modes(path), groups, L)
         for path in (run.displacement, plain.displacement)
     )
     reach = seen[-1]
@@ -165,53 +165,6 @@ def _natural_modes(plain: Prediction, run: Observation) -> dict[str, Any]:
         "predicted_order": rank_correlation(powers, -predicted),
         "reach_order": rank_correlation(powers, reach),
     }
-
-
-def _distances(modes: Array, groups: int, L: int) -> Array:
-    """Length of each tap mode over the output channels of its group, (steps + 1, groups * L)."""
-    split = modes.reshape(len(modes), groups, -1, L)
-    lengths: Array = np.linalg.norm(split, axis=2).reshape(len(modes), -1)
-    return lengths
-
-
-def half_times(distance: Array) -> Array:
-    """Step at which each column first reaches half of its final value, interpolated linearly.
-
-    Parameters
-    ----------
-    distance : (steps + 1, K); the first row is zero.
-
-    Returns
-    -------
-    (K,); NaN for a column that ends at 0 or is not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> half_times(np.array([[0.0, 0.0, 0.0], [1.0, 3.0, 0.0], [2.0, 4.0, 0.0]])).round(2)
-    array([1.  , 0.67,  nan])
-    """
-    half = distance[-1] / 2
-    times = np.full(distance.shape[1], np.nan)
-    for k in np.flatnonzero(np.isfinite(half) & (half > 0)):
-        n = int(np.argmax(distance[:, k] >= half[k]))
-        low, high = distance[n - 1, k], distance[n, k]
-        times[k] = n - 1 + (half[k] - low) / (high - low)
-    return times
-
-
-def rank_correlation(a: Array, b: Array) -> float:
-    """Spearman's rank correlation; NaN for fewer than three values or a constant.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 27.0])), 6)
-    1.0
-    """
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(stats.spearmanr(a, b).statistic)
 
 
 def _audit(

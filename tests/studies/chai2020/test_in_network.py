@@ -20,7 +20,7 @@ from studies.chai2020.in_network import (
 from studies.chai2020.in_network import measure as measuring
 from studies.chai2020.in_network.groups import Group, at
 from studies.chai2020.in_network.judge import claim_checks
-from studies.chai2020.in_network.measure import half_times, measure, rank_correlation
+from studies.chai2020.in_network.measure import measure
 from studies.chai2020.in_network.tables import level_rows, top_part
 from studies.engine.runner import run
 from studies.training.images import Images
@@ -143,27 +143,6 @@ def covariance(x):
     patches = nn.functional.unfold(x, 2).movedim(1, -1).flatten(0, 1).numpy()
     u = np.hstack([patches, np.ones((len(patches), 1))])
     return u.T @ u / len(u)
-
-
-def test_half_times_step_by_step():
-    rng = np.random.default_rng(0)
-    distance = np.cumsum(rng.random((30, 5)), axis=0) - rng.random((30, 5))
-    distance[0] = 0
-    distance[:, 3] = 0
-    distance[-1, 4] = np.nan
-    found = half_times(distance)
-    for k in range(3):
-        half = distance[-1, k] / 2
-        n = next(n for n in range(30) if distance[n, k] >= half)
-        before, after = distance[n - 1, k], distance[n, k]
-        assert found[k] == pytest.approx(n - (after - half) / (after - before))
-    assert np.isnan(found[3:]).all()
-
-
-def test_rank_correlation_of_nothing_is_nothing():
-    assert math.isnan(rank_correlation(np.ones(5), np.arange(5)))
-    assert math.isnan(rank_correlation(np.arange(2), np.arange(2)))
-    assert rank_correlation(np.array([1, 5, 9, 20]), np.array([4, 3, 2, 1])) == pytest.approx(-1)
 
 
 def test_fresh_networks_start_as_they_were_drawn(monkeypatch):
