@@ -46,6 +46,10 @@ def _ratios(points: Points, width: float, ax: Axes) -> None:
             x, y = np.transpose(mine)
             ax.plot(x, y, ".", color=colour, markersize=5, alpha=0.7, label=kind)
     ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    at = [t for e in range(-4, 4) for t in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if low <= t <= high]
+    ax.set_xticks(at, [f"{t:g}" for t in at])
+    ax.set_xticks([], minor=True)
 
 
 def plot_relaxation(found: Sequence[Any], ax: Axes) -> None:
