@@ -339,7 +339,7 @@ def _plain_attention() -> Iterator[None]:
 
 
 class _Direct:
-    """What stands in for a reentrant checkpoint: the function itself, called once."""
+    """Replaces a reentrant checkpoint by the function itself, called once."""
 
     @staticmethod
     def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:

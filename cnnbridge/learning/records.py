@@ -32,7 +32,7 @@ class Prediction:
     Attributes
     ----------
     level, assumption : which prediction this is, and what it rests on.
-    curvature : which matrix stands for the curvature of the loss.
+    curvature : the matrix that is taken as the curvature of the loss.
     sgd : the settings of SGD.
     layer : the layer that learns; None for all, or for a layer that is not part of a network.
     names : of the parameters, as in ``model.named_parameters()``.

@@ -176,6 +176,6 @@ def _manifest(data: Any) -> Mapping[str, Any]:
 
 
 def _digest(record: Mapping[str, Any]) -> str:
-    """Of what was asked and answered; not of when, where and how long."""
+    """Hash of what was asked and answered, without when, where and how long."""
     names = ("function", "version", "config", "result")
     return hashlib.sha256(text_of({name: record[name] for name in names}).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Prediction against real training: the claims that the package stands on."""
+"""Prediction against real training: the claims that the package rests on."""
 
 from itertools import cycle
 

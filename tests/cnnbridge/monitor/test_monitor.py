@@ -449,7 +449,7 @@ def test_to_tensorboard(monkeypatch, tmp_path):
 
 
 class Callback:
-    """As much of Lightning's class as the callback stands on."""
+    """The part of Lightning's class that the callback uses."""
 
 
 def test_under_lightning(monkeypatch):
