@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 __all__ = ["plot_curvature", "plot_half_times", "plot_horizons", "plot_slopes"]
 
 
+SHORT = {
+    "A: R's own modes": "A: R's modes",
+    "B: joint modes, R x G": "B: R x G",
+    "null: modes turned at random": "turned modes",
+    "null: R of another layer": "another R",
+    "null: patches of another image": "other patches",
+    "through RMSprop or Adam": "RMSprop",
+    "through K-FAC": "K-FAC",
+}
+
+
 def plot_curvature(kind: str, layers: Mapping[str, Mapping[str, Any]], ax: Axes) -> None:
     """Curvature along R's modes, and along turned ones, against the eigenvalue."""
     lowest = 1.0
@@ -54,7 +65,9 @@ def plot_slopes(slopes: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -
             )
     for x in (0.0, 1.0):
         ax.axvline(x, color=style.GREY, linestyle=":", linewidth=1)
-    ax.set_yticks(range(len(rows)), rows, fontsize=7.5)
+    # the full names would be wider than the panel
+    names = [SHORT.get(row, row) for row in rows]
+    ax.set_yticks(range(len(rows)), names, fontsize=7.5)
     ax.invert_yaxis()
     ax.set(title="slopes of all blocks", xlabel="log-log slope")
     if slopes:

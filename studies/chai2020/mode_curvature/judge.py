@@ -280,10 +280,11 @@ def ratio_rows(found: Sequence[Network]) -> list[list[str]]:
 
 
 SPEED_TEXT = (
-    "Medians over seeds. The order is the rank correlation of eigenvalue and early half-time; "
-    "given energy is the partial one, of which the ceilings are what the plain theory would show "
-    "with its half-times disturbed by 10 % and 30 %. Horizons are at 10 % error of the layer's "
-    "displacement, in time constants of R's fastest mode."
+    "Medians over seeds, without layers in which no mode is left to rank. The order is the rank "
+    "correlation of eigenvalue and early half-time; given energy is the partial one, of which the "
+    "ceilings are what the plain theory would show with its half-times disturbed by 10 % and 30 %. "
+    "Horizons are at 10 % error of the layer's displacement, in time constants of R's fastest "
+    "mode."
 )
 SPEED_COLUMNS = (
     "network",
@@ -308,10 +309,10 @@ def speed_rows(found: Sequence[Network]) -> list[list[str]]:
             layers = [n.learned[name] for n in mine]
             medians = [
                 np.median([len(layer["half_time"]) for layer in layers]),
-                np.median([layer["order"] for layer in layers]),
-                np.median([layer["partial"] for layer in layers]),
+                np.nanmedian([layer["order"] for layer in layers]),
+                np.nanmedian([layer["partial"] for layer in layers]),
                 *(
-                    np.median([layer["ceiling"][size] for layer in layers])
+                    np.nanmedian([layer["ceiling"][size] for layer in layers])
                     for size in ("0.1", "0.3")
                 ),
                 *(
@@ -424,8 +425,8 @@ def against(found: Sequence[Network], each: dict[str, Verdict]) -> list[str]:
     if raw:
         said.append(
             f"The order of speed looks better than it is: the plain rank correlation has a median "
-            f"of {number(float(np.median(raw)), 2)}, given the initial gradient's energy "
-            f"{number(float(np.median(part)), 2)}."
+            f"of {number(float(np.nanmedian(raw)), 2)}, given the initial gradient's energy "
+            f"{number(float(np.nanmedian(part)), 2)}."
         )
     ends = [layer["horizon"]["gauss_newton"][0] for n in found for layer in n.learned.values()]
     if ends:
