@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from studies.engine.protocol import Lazy, Study
+from studies.engine.protocol import Lazy, Study, seeds
 from studies.training.images import Images
 
 __all__ = ["EXPERIMENT", "NETS", "PRESETS", "RULE", "STUDY", "Cell", "Config", "Net", "cells"]
@@ -124,9 +124,9 @@ PRESETS = {
 def cells(config: Config, device: str) -> list[Cell]:
     """Every network of the study: each place of BatchNorm with each seed."""
     return [
-        replace(config.cell, net=net, seed=1000 * config.seed + k, device=device)
+        replace(config.cell, net=net, seed=seed, device=device)
         for net in NETS
-        for k in range(config.seeds)
+        for seed in seeds(config.seed, config.seeds)
     ]
 
 
