@@ -2,6 +2,7 @@
 # make test   the tests
 # make lint   ruff, mypy and the contracts between packages
 # make bench  speed of both packages on this machine, into results/benchmarks
+# make docs   the site, into build/html; a warning is an error
 # make dist   wheel and sdist, each installed into an empty environment
 # make plotly fetches again the library of the inspection's page (needs npm)
 # Each sets itself up in .venv. Another interpreter: make demo PYTHON=python3.12
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := results/demo
 
-.PHONY: demo test lint bench dist plotly clean
+.PHONY: demo test lint bench docs dist plotly clean
 .DEFAULT_GOAL := demo
 
 # The stamp is as old as the last complete installation; only pyproject.toml makes it stale,
@@ -55,6 +56,10 @@ bench: $(READY)
 	@$(BIN)/python -m benchmarks.adaptive_filters
 	@$(BIN)/python -m benchmarks.patch_autocorrelation
 
+docs: $(READY)
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/html
+	@echo "== Done. Open build/html/index.html in a browser"
+
 dist: $(READY)
 	@.ci/dist $(BIN)/python
 
@@ -68,5 +73,5 @@ plotly:
 	@cd $(VENDOR) && sha256sum plotly-basic.min.js plotly-LICENSE > SHA256SUMS
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build docs/api docs/examples .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find adaptive cnnbridge studies tests -name __pycache__ -type d -prune -exec rm -rf {} +
