@@ -67,7 +67,7 @@ def partial_rank_correlation(a: Array, b: Array, given: Array) -> float:
     >>> given = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     >>> both = np.array([2.0, 1.0, 3.0, 5.0, 4.0])
     >>> round(rank_correlation(both, both[::-1]), 3)
-    -0.6
+    -1.0
     >>> round(partial_rank_correlation(both, both, given), 3)
     1.0
     """

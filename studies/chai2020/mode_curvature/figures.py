@@ -16,11 +16,11 @@ __all__ = ["plot_curvature", "plot_half_times", "plot_horizons", "plot_slopes"]
 
 
 SHORT = {
-    "A: R's own modes": "A: R's modes",
+    "A: R's own modes": "A: modes",
     "B: joint modes, R x G": "B: R x G",
-    "null: modes turned at random": "turned modes",
-    "null: R of another layer": "another R",
-    "null: patches of another image": "other patches",
+    "null: modes turned at random": "turned",
+    "null: R of another layer": "other R",
+    "null: patches of another image": "shuffled",
     "through RMSprop or Adam": "RMSprop",
     "through K-FAC": "K-FAC",
 }
@@ -31,20 +31,23 @@ def plot_curvature(kind: str, layers: Mapping[str, Mapping[str, Any]], ax: Axes)
     lowest = 1.0
     for k, (name, layer) in enumerate(layers.items()):
         values = np.asarray(layer["eigenvalues"])
-        x, scale = values / values.max(), np.asarray(layer["curvature"])[np.argmax(values)]
+        curvature = np.asarray(layer["curvature"])
+        x, kept = values / values.max(), curvature > 0
+        # what multiplies R, the geometric mean over modes
+        scale = np.exp(np.mean(np.log(curvature[kept] / x[kept])))
         lowest = min(lowest, float(x.min()))
         turned = np.asarray(layer["turned"]) / scale
         words = "turned at random" if not k else None
         ax.plot(x, turned, "x", color=style.GREY, markersize=3, alpha=0.5, label=words)
         colour = style.CYCLE[k % len(style.CYCLE)]
-        ax.plot(x, layer["curvature"] / scale, ".", color=colour, markersize=5, label=name)
+        ax.plot(x, curvature / scale, ".", color=colour, markersize=5, label=name)
     line = np.array([lowest, 1.0])
     ax.plot(line, line, color="black", linewidth=1)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set(title=f"A: {kind}", xlabel="eigenvalue of R / largest", ylabel="curvature / at the top")
+    ax.set(title=f"A: {kind}", xlabel="eigenvalue of R / largest", ylabel="curvature / gain")
     if len(layers) <= len(style.CYCLE):
-        ax.legend(markerscale=1.5, loc="upper left")
+        ax.legend(markerscale=1.5, loc="lower right")
 
 
 def plot_slopes(slopes: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -> None:
@@ -71,7 +74,7 @@ def plot_slopes(slopes: Mapping[str, Mapping[str, Sequence[float]]], ax: Axes) -
     ax.invert_yaxis()
     ax.set(title="slopes of all blocks", xlabel="log-log slope")
     if slopes:
-        ax.legend(fontsize=7.5, loc="center right")
+        ax.legend(fontsize=7.5, loc="lower right")
 
 
 def plot_half_times(learned: Mapping[str, Sequence[Mapping[str, Any]]], ax: Axes) -> None:
@@ -103,7 +106,7 @@ def plot_horizons(
             time = np.arange(len(error)) * layer["constants_per_step"]
             words = None if j else kind
             ax.plot(
-                time[1:], error[1:], color=style.CYCLE[k], linewidth=0.7, alpha=0.5, label=words
+                time[2:], error[2:], color=style.CYCLE[k], linewidth=0.7, alpha=0.5, label=words
             )
     ax.axhline(0.1, color="black", linestyle="--", linewidth=1)
     ax.axvline(wanted, color="black", linestyle="--", linewidth=1)
@@ -111,4 +114,4 @@ def plot_horizons(
     ax.set_yscale("log")
     ax.set(title="E: trajectory", xlabel="time constants", ylabel="error of the forecast")
     if any(learned.values()):
-        ax.legend()
+        ax.legend(loc="upper left")

@@ -391,12 +391,14 @@ def figure(found: Sequence[Network]) -> Figure:
         name="mode-curvature",
         caption="Top: curvature of the loss along each eigenvector of R against its eigenvalue, "
         "for the convolutions of one network of each kind at its last checkpoint, in units of the "
-        "largest; the line has slope 1, and grey crosses are the same for eigenvectors turned at "
-        "random. Bottom left: log-log slope of every convolution, for R's modes, joint modes, the "
-        "nulls and preconditioners. Bottom middle: half-time of each mode while one layer learns, "
-        "in time constants of the fastest mode, against the eigenvalue; the line is ln 2 / λ. "
-        "Bottom right: error of the forecast of the layer's weights by R times one number, a line "
-        "for each layer; the dashed lines are the tolerance and the horizon that the rule asks.",
+        "geometric mean of curvature over eigenvalue; the line has slope 1, and grey crosses are "
+        "the same for eigenvectors turned at random. Bottom left: log-log slope of every "
+        "convolution, for R's modes, joint modes, the nulls (turned modes, R of another layer, "
+        "patches of another image) and preconditioners. Bottom middle: half-time of each mode "
+        "while one layer learns, in time constants of the fastest mode, against the eigenvalue; "
+        "the line is ln 2 / λ. Bottom right: error of the forecast of the layer's weights by R "
+        "times one number, a line for each layer, from the second update on; the dashed "
+        "lines are the tolerance and the horizon that the rule asks.",
         alt="Six panels: curvatures lie on lines of slope 1 over three or more decades while "
         "turned modes are flat; slopes near 1 for modes, near 0 for turned ones; half-times fall "
         "with the eigenvalue, less steeply than theory; forecasts leave 10 % early.",

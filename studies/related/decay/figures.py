@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["plot_relaxation", "plot_rotation", "plot_times"]
 
 Points = Sequence[tuple[float, np.ndarray, str]]
+CONTROL = "without BatchNorm"
 COLOURS = {
     "plain SGD": style.BLUE,
     "momentum": style.ORANGE,
-    "without BatchNorm": style.GREY,
+    CONTROL: style.GREY,
 }
 
 
@@ -30,9 +31,14 @@ def plot_rotation(points: Points, ax: Axes) -> None:
     ax.legend()
 
 
-def plot_times(points: Points, ax: Axes) -> None:
-    """Observed over predicted time constant against the prediction."""
-    _ratios([p for p in points if p[2] != "without BatchNorm"], Limits.time, ax)
+def plot_times(points: Points, own: Points, ax: Axes) -> None:
+    """Observed over predicted time constant; ``own`` with the measured strength of gradients."""
+    for kind, colour in COLOURS.items():
+        mine = [(x, y) for x, values, k in own if k == kind != CONTROL for y in values]
+        if mine:
+            x, y = np.transpose(mine)
+            ax.plot(x * 1.1, y, "x", color=colour, markersize=4, alpha=0.35)
+    _ratios([p for p in points if p[2] != CONTROL], Limits.time, ax)
     ax.set(
         title="time constant of |w|⁴", xlabel="predicted, updates", ylabel="observed / predicted"
     )

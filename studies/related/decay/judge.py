@@ -14,6 +14,7 @@ from studies.engine.protocol import Figure, Findings, Measured, Table
 from studies.engine.text import number
 from studies.related.decay import Config, Limits, predicted_rotation, predicted_time
 from studies.related.decay.figures import plot_relaxation, plot_rotation, plot_times
+from studies.related.decay.relaxation import relaxation_time
 
 __all__ = ["Block", "blocks", "judge"]
 
@@ -26,6 +27,7 @@ class Block:
     decay: float
     momentum: float
     batch_norm: bool
+    factor: float
     layer: str
     results: tuple[dict[str, Any], ...]
 
@@ -41,6 +43,9 @@ class Block:
 
     def ratios(self, name: str) -> np.ndarray:
         """Observed over predicted rotation, time or length, by seed."""
+        if name == "own time":
+            said = [relaxation_time(one["exponent"], self.factor) for one in self.results]
+            return np.array([one["time"] for one in self.results]) / np.array(said) / self.time
         if name == "length":
             return np.array([one["length"] / one["expected_length"] for one in self.results])
         return np.array([one[name] for one in self.results]) / getattr(self, name)
@@ -54,12 +59,12 @@ class Block:
 
 def blocks(measured: Sequence[Measured]) -> list[Block]:
     """The measurements that succeeded, by setting and layer."""
-    groups: dict[tuple[float, float, float, bool, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[float, float, float, bool, float, str], list[dict[str, Any]]] = {}
     for one in measured:
         if one.error is None:
             c = one.cell
             for name, layer in one.result["layers"].items():
-                key = (c.lr, c.decay, c.momentum, c.batch_norm, name)
+                key = (c.lr, c.decay, c.momentum, c.batch_norm, c.factor, name)
                 groups.setdefault(key, []).append(layer)
     return [Block(*key, results=tuple(results)) for key, results in groups.items()]
 
@@ -76,13 +81,34 @@ def judge(_: Config, measured: Sequence[Measured]) -> Findings:
         _check("time constant of |w|^4", live, "time", Limits.time, heavy=False),
         _check("time constant of |w|^4, momentum", live, "time", Limits.time, heavy=True),
     ]
+    own = [
+        _check("time constant, strength measured", live, "own time", Limits.time, heavy=False),
+        _check(
+            "time constant, strength measured, momentum", live, "own time", Limits.time, heavy=True
+        ),
+    ]
     return Findings(
         verdict=worst(check.verdict for check in checks),
-        checks=checks,
+        checks=[*checks, *own],
+        reason=_reason(checks, own),
         tables=[Table("Every convolution", COLUMNS, rows(found), text=[TEXT])],
         answer=figure(found),
         against=against(found),
     )
+
+
+def _reason(checks: Sequence[Check], own: Sequence[Check]) -> str:
+    """The verdicts on rotation, on time constant, and on time constant with measured gradients."""
+    parts = {
+        "The rotation": worst(c.verdict for c in checks[:2]),
+        "the time constant for gradients of constant strength": worst(
+            c.verdict for c in checks[2:]
+        ),
+        "the one for their strength as measured (not deciding)": own[0].verdict,
+        "that one with momentum": own[1].verdict,
+    }
+    said = {"inconclusive": "is undecided"}
+    return ", ".join(f"{what} {said.get(v, v)}" for what, v in parts.items()) + "."
 
 
 def _check(what: str, live: Sequence[Block], name: str, limit: float, *, heavy: bool) -> Check:
@@ -104,7 +130,10 @@ def _check(what: str, live: Sequence[Block], name: str, limit: float, *, heavy: 
 
 
 TEXT = (
-    "Observed over predicted, mean and standard error over seeds. Length is |w|^4 over "
+    "Observed over predicted, mean and standard error over seeds. The second time constant is the "
+    "solution of du/dt = -u + u^(-p / 2) for u = |w|^4 over its settled value, with the measured "
+    "exponent p of the gradient's strength |w| |g|: its square goes as the effective rate lr / "
+    "|w|^2 to the power p. Length is |w|^4 over "
     "lr |w|^2 |g|^2 / (2 wd) from the measured gradients; with momentum, successive gradients "
     "must be uncorrelated for it. Radial is the root mean square cosine between gradient and "
     "weights, zero for scale-invariant weights."
@@ -119,6 +148,8 @@ COLUMNS = (
     "observed / predicted",
     "time constant",
     "observed / predicted",
+    "exponent",
+    "observed / predicted with it",
     "length",
     "radial",
 )
@@ -128,14 +159,14 @@ def rows(found: Sequence[Block]) -> list[list[str]]:
     """One row per convolution and setting."""
     made = []
     for b in found:
-        mean = [_shown(b.ratios(name)) for name in ("rotation", "time", "length")]
+        mean = [_shown(b.ratios(name)) for name in ("rotation", "time", "own time", "length")]
+        exponent = number(float(np.mean([one["exponent"] for one in b.results])), 2)
         radial = float(np.mean([one["radial"] for one in b.results]))
         kind = "BatchNorm" if b.batch_norm else "control, without"
         settings = [number(v, 3) for v in (b.lr, b.decay, b.momentum)]
         turn, time = number(b.rotation, 3), number(b.time, 3)
-        made.append(
-            [kind, *settings, b.layer, turn, mean[0], time, mean[1], mean[2], number(radial, 2)]
-        )
+        observed = [turn, mean[0], time, mean[1], exponent, *mean[2:], number(radial, 2)]
+        made.append([kind, *settings, b.layer, *observed])
     return made
 
 
@@ -151,19 +182,24 @@ def figure(found: Sequence[Block]) -> Figure:
     """Rotation, time constants and the relaxation itself."""
     plots: list[Callable[..., object]] = [
         partial(plot_rotation, [(b.rotation, b.ratios("rotation"), _kind(b)) for b in found]),
-        partial(plot_times, [(b.time, b.ratios("time"), _kind(b)) for b in found]),
+        partial(
+            plot_times,
+            [(b.time, b.ratios("time"), _kind(b)) for b in found],
+            [(b.time, b.ratios("own time"), _kind(b)) for b in found],
+        ),
         partial(plot_relaxation, [b for b in found if b.batch_norm and not b.momentum]),
     ]
     return Figure(
         name="decay",
         caption="Left: rotation of each convolution in a step, over sqrt(2 lr wd / (1 + "
         "momentum)), against that prediction; a point for each seed; the band is 5 %. Middle: "
-        "time constant of |w|^4 over (1 - momentum) / (4 lr wd); the band is 20 %. Right: "
+        "time constant of |w|^4 over (1 - momentum) / (4 lr wd); the band is 20 %, and pale "
+        "crosses allow for the measured strength of the gradients. Right: "
         "difference of |w|^4 between a network and its copy with longer weights, a line for each "
         "convolution and seed, against time in predicted constants; the black line is e^-t.",
         alt="Three panels: rotations of networks with BatchNorm lie in a narrow band about the "
         "prediction, those of the control do not; time constants scatter about theirs; relaxations "
-        "follow an exponential.",
+        "fall faster than the exponential of theory.",
         plots=plots,
         height=3.2,
     )
@@ -189,6 +225,15 @@ def against(found: Sequence[Block]) -> list[str]:
         said.append(
             "The prediction needs scale invariance: without BatchNorm the rotations are "
             f"{', '.join(number(v, 2) for v in values)} of it."
+        )
+    exponents = [one["exponent"] for b in found if b.batch_norm for one in b.results]
+    if exponents:
+        middle = float(np.median(exponents))
+        said.append(
+            "The time constant is that of gradients whose strength |w| |g| is constant. Measured "
+            "on both networks, its square goes as the effective rate lr / |w|^2 to the power p = "
+            f"{number(middle, 2)}: shorter weights take larger steps, settle higher in the loss "
+            "and see stronger gradients. The length then returns faster."
         )
     drift = [abs(one["drift"]) for b in found if b.batch_norm for one in b.results]
     if drift:

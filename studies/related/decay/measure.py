@@ -12,15 +12,14 @@ import torch
 from torch import nn
 
 from studies.related.decay import Cell
+from studies.related.decay.relaxation import fallen, fitted_time
 from studies.training.images import tensors
 from studies.training.networks import SmallCNN, conv_layers, draw_weights
 from studies.training.sgd import batch_order, reproducible
 
-__all__ = ["fitted_time", "measure"]
+__all__ = ["measure"]
 
 Array = np.ndarray
-# the difference of the twins is fitted until it has fallen to this part of its start
-FALLEN = 0.15
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -32,7 +31,9 @@ def measure(cell: Cell) -> dict[str, Any]:
     |w|^4; ``expected_length``, lr times the mean of |w|^2 |g|^2 over 2 wd; ``radial``, root mean
     square cosine of gradient and weights; ``drift``, log |w|^2 at the end of watching less its
     start; ``time``, the fitted time constant, NaN where the difference does not fall;
-    ``difference`` of |w|^4, in units of its start, at every ``every``-th step of the relaxation.
+    ``exponent`` p, from both networks: the square of the gradient's strength, |w|^2 |g|^2, goes as
+    the effective rate lr / |w|^2 to this power; ``difference`` of |w|^4, in units of its start, at
+    every ``every``-th step of the relaxation.
     ``steps``, updates of each part; ``loss``, mean over the watched steps.
     """
     images, labels, classes = tensors(cell.images)
@@ -126,40 +127,33 @@ def _relax(
             momentum = other.state[layer.weight].get("momentum_buffer")
             if momentum is not None:
                 momentum.mul_(1 / cell.factor)
-    gaps: dict[str, list[float]] = {n: [_gap(model, twin, n)] for n in conv_layers(model)}
-    pairs = zip(_train(model, optimizer, data), _train(twin, other, data), strict=True)
-    for _ in pairs:
-        for n, gap in gaps.items():
-            gap.append(_gap(model, twin, n))
+    names = list(conv_layers(model))
+    powers = {n: [_powers(model, n), _powers(twin, n)] for n in names}
+    rows: dict[str, list[tuple[float, float, float]]] = {n: [] for n in names}
+    for _ in zip(_train(model, optimizer, data), _train(twin, other, data), strict=True):
+        for n in names:
+            before, now = powers[n], [_powers(model, n), _powers(twin, n)]
+            # the gradient belongs to the weights from before the step
+            short, long = (w[0] * g[1] for w, g in zip(before, now, strict=True))
+            gap = before[1][0] ** 2 - before[0][0] ** 2
+            rows[n].append((gap, math.log(before[0][0] / before[1][0]), math.log(long / short)))
+            powers[n] = now
     found = {}
-    for n, gap in gaps.items():
-        values = np.array(gap) / gap[0]
-        every = 1 + len(values) // 100
-        found[n] = {"time": fitted_time(values), "difference": values[::every], "every": every}
+    for n, each in rows.items():
+        gaps, rates, strengths = np.transpose(each)
+        values = gaps / gaps[0]
+        every, end = 1 + len(values) // 100, fallen(values)
+        found[n] = {
+            "time": fitted_time(values),
+            "difference": values[::every],
+            "every": every,
+            "exponent": float(rates[:end] @ strengths[:end] / (rates[:end] @ rates[:end])),
+        }
     return found
 
 
-def _gap(model: nn.Module, twin: nn.Module, name: str) -> float:
-    long, short = (
-        float(conv_layers(m)[name].weight.detach().square().sum()) for m in (twin, model)
-    )
-    return long**2 - short**2
-
-
-def fitted_time(difference: Array) -> float:
-    """Time constant of a falling exponential that starts at 1, from its first fall.
-
-    Least squares through the start on the logarithm, up to where the difference first falls below
-    ``FALLEN``, or to the end.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(fitted_time(np.exp(-np.arange(200) / 40)), 6)
-    40.0
-    """
-    below = np.flatnonzero(difference < FALLEN)
-    end = int(below[0]) if len(below) else len(difference)
-    n, logs = np.arange(end), np.log(difference[:end])
-    slope = float(n @ logs) / float(n @ n) if end > 1 else math.nan
-    return -1 / slope if slope < 0 else math.nan
+def _powers(model: nn.Module, name: str) -> tuple[float, float]:
+    """|w|^2, and |g|^2 of the last gradient, tiny where it is zero."""
+    w = conv_layers(model)[name].weight
+    slope = 0.0 if w.grad is None else float(w.grad.square().sum())
+    return float(w.detach().square().sum()), max(slope, 1e-30)

@@ -16,7 +16,8 @@ from studies.related.decay import (
     predicted_time,
 )
 from studies.related.decay.judge import blocks, judge
-from studies.related.decay.measure import fitted_time, measure
+from studies.related.decay.measure import measure
+from studies.related.decay.relaxation import fitted_time, relaxation_time
 
 
 def walk(lr, decay, momentum, steps, start, seed=0, size=400):
@@ -72,18 +73,19 @@ def test_a_network_is_measured(tmp_path):
         assert 0.5 < layer["rotation"] / predicted_rotation(0.4, 0.05) < 1.5
 
 
-def layer(ratio_rotation, ratio_time, cell):
+def layer(ratio_rotation, ratio_time, cell, exponent=0.0):
     turn = predicted_rotation(cell.lr, cell.decay, cell.momentum)
     time = predicted_time(cell.lr, cell.decay, cell.momentum)
     return {
         "rotation": ratio_rotation * turn, "time": ratio_time * time, "length": 1.0,
         "expected_length": 1.0, "radial": 0.0, "drift": 0.0, "difference": np.ones(3), "every": 1,
+        "exponent": exponent,
     }  # fmt: skip
 
 
-def made_up(rotation=1.0, time=1.0, seeds=4):
+def made_up(rotation=1.0, time=1.0, seeds=4, exponent=0.0):
     plan = cells(Config("x", seeds=seeds), "cpu")
-    return [Measured(c, {"layers": {"conv1": layer(rotation, time, c)}}) for c in plan]
+    return [Measured(c, {"layers": {"conv1": layer(rotation, time, c, exponent)}}) for c in plan]
 
 
 def test_the_worst_convolution_decides():
@@ -92,6 +94,37 @@ def test_the_worst_convolution_decides():
     assert judge(Config("x"), made_up(time=0.79)).verdict == "fails"
     assert judge(Config("x"), made_up(time=math.nan)).verdict == "fails"
     assert judge(Config("x"), made_up(seeds=3)).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 1.0, 2.0])
+@pytest.mark.parametrize("factor", [1.02, 1.3])
+def test_stronger_gradients_of_shorter_weights_shorten_the_time(exponent, factor):
+    """Update by update: |w|^2 |g|^2 is the effective rate to the power p, and g is orthogonal."""
+    lr, decay = 0.02, 0.1
+
+    def after(power, updates):
+        powers = [power]
+        for _ in range(updates):
+            slope = (lr / powers[-1]) ** exponent / powers[-1]
+            powers.append((1 - lr * decay) ** 2 * powers[-1] + lr**2 * slope)
+        return np.array(powers)
+
+    settled = after(1.0, 5000)[-1]
+    gap = after(factor**2 * settled, 1000) ** 2 - settled**2
+    predicted = relaxation_time(exponent, factor) * predicted_time(lr, decay)
+    assert fitted_time(gap / gap[0]) == pytest.approx(predicted, rel=0.02)
+
+
+def test_a_length_that_is_not_stable_has_no_time():
+    assert math.isnan(relaxation_time(-2.0, 1.3))
+
+
+def test_the_correction_is_told_without_deciding():
+    measured = made_up(time=relaxation_time(1.5, 1.3), exponent=1.5)
+    findings = judge(Config("x"), measured)
+    assert findings.verdict == "fails"
+    assert [c.verdict for c in findings.checks] == ["holds"] * 2 + ["fails"] * 2 + ["holds"] * 2
+    assert findings.reason.startswith("The rotation holds, the time constant")
 
 
 def test_every_setting_and_the_control_are_in_the_plan():
