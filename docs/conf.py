@@ -20,7 +20,6 @@ version = release = adaptive.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_copybutton",
 ]
@@ -28,7 +27,6 @@ exclude_patterns = ["scripts"]
 myst_heading_anchors = 3
 
 
-autosummary_generate = False  # reference.py writes the pages
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False

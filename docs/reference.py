@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -51,7 +52,7 @@ def write(folder: Path) -> None:
     for path in modules():
         module = importlib.import_module(path)
         names = [n for n in public(module) if not inspect.ismodule(getattr(module, n))]
-        pages[path] = _index(path, names)
+        pages[path] = _index(path, {name: _summary(getattr(module, name)) for name in names})
         for name in names:
             pages[f"{path}.{name}"] = _page(path, name, getattr(module, name))
     for path in folder.glob("*.rst"):
@@ -69,10 +70,18 @@ def _contents(paths: list[str]) -> str:
     return "\n".join([*lines, *(f"   {path}" for path in paths), ""])
 
 
-def _index(path: str, names: list[str]) -> str:
+def _summary(value: object) -> str:
+    """The first line of a docstring; a constant has none of its own."""
+    described = inspect.isclass(value) or inspect.isroutine(value) or inspect.isfunction(value)
+    line = (inspect.getdoc(value) or "").partition("\n")[0] if described else f"``{value!r}``"
+    return re.sub(r"(``.*?``)|([*|_])", lambda found: found[1] or f"\\{found[2]}", line)
+
+
+def _index(path: str, names: dict[str, str]) -> str:
     lines = [path, "=" * len(path), "", f".. automodule:: {path}", "   :no-members:", ""]
-    lines += [f".. currentmodule:: {path}", "", ".. autosummary::", "   :nosignatures:", ""]
-    lines += [f"   {name}" for name in names]
+    lines += [".. list-table::", "   :widths: 1 2", ""]
+    for name, summary in names.items():
+        lines += [f"   * - :doc:`{name} <{path}.{name}>`", f"     - {summary}"]
     lines += ["", ".. toctree::", "   :hidden:", ""]
     lines += [f"   {name} <{path}.{name}>" for name in names]
     return "\n".join([*lines, ""])
