@@ -3,6 +3,7 @@
 # make lint   ruff, mypy and the contracts between packages
 # make bench  speed of both packages on this machine, into results/benchmarks
 # make docs   the site, into build/html; a warning is an error
+# make fuzz   20,000 hostile calls of everything public
 # make dist   wheel and sdist, each installed into an empty environment
 # make plotly fetches again the library of the inspection's page (needs npm)
 # Each sets itself up in .venv. Another interpreter: make demo PYTHON=python3.12
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := results/demo
 
-.PHONY: demo test lint bench docs dist plotly clean
+.PHONY: demo test lint bench docs fuzz dist plotly clean
 .DEFAULT_GOAL := demo
 
 # The stamp is as old as the last complete installation; only pyproject.toml makes it stale,
@@ -59,6 +60,9 @@ bench: $(READY)
 docs: $(READY)
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/html
 	@echo "== Done. Open build/html/index.html in a browser"
+
+fuzz: $(READY)
+	@FUZZ_CASES=20000 $(BIN)/python -m pytest -n 2 tests/fuzz
 
 dist: $(READY)
 	@.ci/dist $(BIN)/python

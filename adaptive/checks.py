@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -139,8 +139,8 @@ def number(name: str, value: float) -> float:
         if (
             isinstance(value, bool | np.bool_ | str | bytes | bytearray | complex)
             or value is np.ma.masked
+            or rank(value) != 0
             or np.iscomplexobj(value)
-            or getattr(value, "ndim", 0) != 0
         ):
             raise TypeError(f"{name} must be a real number; got {shown(value)}")
         try:
@@ -177,7 +177,7 @@ def mask(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return booleans, one per sample of an array of this shape, or one per entry."""
     try:
         a = np.asarray(value)
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as problem:
         raise _not_an_array(name, value, problem) from None
     if isinstance(value, np.ma.MaskedArray) or a.dtype != bool:
         got = "a masked array" if isinstance(value, np.ma.MaskedArray) else a.dtype
@@ -190,7 +190,7 @@ def mask(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
 
 def _whole(name: str, value: int, least: int) -> int:
     if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be a whole number; got {value!r}")
+        raise TypeError(f"{name} must be a whole number; got {shown(value)}")
     try:
         n = operator.index(value)
     except (TypeError, ValueError, RuntimeError):
@@ -230,6 +230,16 @@ def instance(name: str, value: object, kind: type[Kind]) -> Kind:
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise TypeError(f"{name} must be {article} {kind.__name__}; got {shown(value)}")
     return value
+
+
+def items(name: str, value: Iterable[Any], wanted: str) -> list[Any]:
+    """Return the items of a list, an array or another iterable; a text is none."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of {wanted}; got {shown(value)}")
+    try:
+        return list(value)
+    except TypeError:  # an array of no axes says that it is iterable
+        raise TypeError(f"{name} must be a list of {wanted}; got {shown(value)}") from None
 
 
 def shown(value: object) -> str:

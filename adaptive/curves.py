@@ -24,6 +24,7 @@ from adaptive.modes import NaturalModes
 from adaptive.results import LearningCurve
 from adaptive.wiener import WienerProblem
 
+LARGEST_STEP = 1e150  # mu and mu R, whose squares enter
 INDEPENDENCE = (
     "zero-mean {kind} Gaussian regressors, independent from sample to sample; exact for those, "
     "an approximation for a delay line, whose neighbouring regressors share samples: good below "
@@ -49,6 +50,8 @@ class Start:
         """Start of a prediction, from its arguments."""
         _checks.instance("problem", problem, WienerProblem)
         mu, steps = _checks.positive("mu", mu), _checks.count("steps", steps)
+        if not mu * max(1.0, float(problem.modes.eigenvalues[-1])) <= LARGEST_STEP:
+            raise ValueError(f"mu must be such that mu^2 R does not overflow; got {mu:.3g}")
         v = problem.modes.to_modes(initial_error(problem, w0))
         return cls.build(problem.modes, v, problem.J_min, mu, steps)
 

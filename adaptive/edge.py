@@ -84,7 +84,7 @@ def observed_edge(
     chosen = _with_edge(algorithm, options)
     runs = _checks.count("runs", runs)
     seed = _checks.seed("seed", seed)
-    width = _checks.positive("resolution", resolution)
+    width = _checks.quantile("resolution", resolution)
     count = None if steps is None else _checks.count("steps", steps)
     draw, length, power = _source(scenario, taps, count)
     start = 1.0 if chosen.normalized else 2 / power
@@ -135,6 +135,7 @@ def _with_edge(algorithm: Algorithm | str, options: dict[str, Any]) -> Algorithm
         raise TypeError(
             f"{', '.join(options)} must be left out where algorithm is a value, which holds them"
         )
+    _checks.instance("algorithm", algorithm, Algorithm)
     if algorithm.edgeless is not None:
         raise ValueError(
             f"algorithm must have an edge of stability; {algorithm.name} has none: "
@@ -185,7 +186,9 @@ def stability_map(
         R = AutoRegressive.with_spread(float(spread), taps=L).R
         problems.append(WienerProblem(R=R, P=np.zeros(L), d_power=1.0))
     # the bounds do not depend on the step size at which they are asked for
-    chosen = LMS(mu=1.0) if algorithm is None else algorithm
+    chosen: Algorithm = LMS(mu=1.0)
+    if algorithm is not None:
+        chosen = _checks.instance("algorithm", algorithm, Algorithm)
     at_one = [chosen.with_mu(1.0).predict(problem, steps=1) for problem in problems]
     names = at_one[0].bounds
     bounds = {name: np.array([curve.bounds[name] for curve in at_one]) for name in names}
@@ -203,9 +206,9 @@ def stability_map(
 
 
 def _ascending(name: str, value: ArrayLike) -> Array:
-    a = np.asarray(value, dtype=float)
+    a = _checks.array(name, value, ndim=(1,))
     if a.ndim != 1 or a.size == 0 or not np.all(np.isfinite(a)):
-        raise ValueError(f"{name} must be a 1-D list of finite numbers; got {value!r}")
+        raise ValueError(f"{name} must be a 1-D list of finite numbers; got {_checks.shown(value)}")
     if a.min() <= 0 or np.any(np.diff(a) <= 0):
         raise ValueError(f"{name} must be positive and ascending; got {a.tolist()}")
     return a
@@ -233,6 +236,11 @@ def _source(
     if taps is not None:
         raise ValueError(f"taps must be left out for a scenario, which has its own; got {taps}")
     length = 5000 if steps is None else steps
+    if not callable(getattr(scenario, "draw", None)):
+        raise TypeError(
+            "scenario must be one to draw from, such as SystemIdentification, or (u, d); "
+            f"got {_checks.shown(scenario)}"
+        )
     power = float(np.trace(scenario.problem.R).real)
     if power == 0:
         raise ValueError("scenario must not have a silent input: it bounds no step size")

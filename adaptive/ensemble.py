@@ -108,9 +108,8 @@ def simulate(
     workers = _checks.count("threads", os.cpu_count() or 1 if threads is None else threads)
     if progress is not None:
         progress = _checks.flag("progress", progress)
-    if not isinstance(quantiles, Iterable):
-        raise TypeError(f"quantiles must be a sequence of levels; got {_checks.shown(quantiles)}")
-    levels = tuple(_checks.quantile("quantiles", q) for q in quantiles)
+    asked = _checks.items("quantiles", quantiles, "levels")
+    levels = tuple(_checks.quantile("quantiles", q) for q in asked)
     chosen = _chosen(scenario, algorithm, mu, options)
     step = float(chosen.step_size) if chosen.has_step_size() else float("nan")  # type: ignore[arg-type]
     settings = {name: getattr(chosen, name) for name in chosen.settings()}
@@ -287,7 +286,8 @@ def _chosen(
         algorithm = named(algorithm, mu=mu, **options)
     elif not isinstance(algorithm, Algorithm):
         raise TypeError(
-            f"algorithm must be an algorithm, such as NLMS(mu=0.5), or its name; got {algorithm!r}"
+            "algorithm must be an algorithm, such as NLMS(mu=0.5), or its name; "
+            f"got {_checks.shown(algorithm)}"
         )
     elif mu is not None or options:
         given = ", ".join(["mu"] * (mu is not None) + list(options))
@@ -302,7 +302,7 @@ def _resumed(ensemble: Ensemble | None, described: dict[str, Any], runs: int) ->
     """The sums of an earlier ensemble, if it is the beginning of this one."""
     if ensemble is None:
         return None
-    before, sums = ensemble.sums
+    before, sums = _checks.instance("resume", ensemble, Ensemble).sums
     for name, value in described.items():
         if not _same(before[name], value):
             raise ValueError(

@@ -70,7 +70,8 @@ def erle(learned: Learned, *, window: int = 1, d_power: float | None = None) -> 
     square, length = squared_error(learned), _checks.count("window", window)
     if isinstance(learned, FilterRun):
         if d_power is not None:
-            raise TypeError(f"d_power must be left out for a run, which holds d; got {d_power}")
+            got = _checks.shown(d_power)
+            raise TypeError(f"d_power must be left out for a run, which holds d; got {got}")
         desired = np.abs(learned.desired).reshape(len(square), -1).astype(np.float64) ** 2
         power = _trailing_mean(desired.sum(axis=1), length)
     elif d_power is None:
@@ -110,9 +111,10 @@ def misalignment(learned: Learned | ArrayLike, w_o: ArrayLike) -> Array:
     [0.0, -20.0]
     """
     truth = _checks.array("w_o", w_o, ndim=(1, 2))
-    norm = float(np.sum(np.abs(truth) ** 2))
-    if norm == 0:
+    scale = float(np.abs(truth).max(initial=0.0))  # in whose units no square overflows
+    if scale == 0:
         raise ValueError("w_o must not be zero: the distance is relative to it")
+    norm = float(np.sum(np.abs(truth / scale) ** 2))
     spread: Array | float = 0.0
     if isinstance(learned, FilterRun):
         weights = learned.weights if learned.history is None else learned.history
@@ -126,10 +128,12 @@ def misalignment(learned: Learned | ArrayLike, w_o: ArrayLike) -> Array:
     if weights.shape[weights.ndim - truth.ndim :] != truth.shape:
         raise ValueError(f"w_o must have the shape of the weights; got {truth.shape}")
     if isinstance(learned, LearningCurve):
-        square: Array | float = learned.msd
+        square: Array | float = learned.msd / scale / scale
     else:
         axes = tuple(range(weights.ndim - truth.ndim, weights.ndim))
-        square = np.sum(np.abs(weights - truth).astype(np.float64) ** 2, axis=axes) + spread
+        with np.errstate(over="ignore"):  # weights that diverged are at an infinite distance
+            apart = np.abs(weights / scale - truth / scale).astype(np.float64) ** 2
+            square = np.sum(apart, axis=axes) + spread / scale / scale
     with np.errstate(divide="ignore"):
         decibels: Array = np.asarray(10 * np.log10(square / norm))
     return decibels

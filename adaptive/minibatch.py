@@ -352,7 +352,7 @@ class _DataSet:
         if modes.rank == 0:
             raise ValueError("u must not be all zero: a silent input bounds no step size")
         N, T, _ = U.shape
-        B = _checks.count("batch", batch)
+        B, replace = _checks.count("batch", batch), _checks.flag("replace", replace)
         if not replace and B > N:
             raise ValueError(
                 f"batch must be at most the {N} examples when replace is False; got {B}"

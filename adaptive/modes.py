@@ -120,7 +120,8 @@ def heavy_ball_roots(step: ArrayLike, momentum: float) -> Array:
     [0.5, 0.5]
     """
     total = 1 + momentum - np.asarray(step)
-    root = np.sqrt(total**2 - 4 * momentum + 0j)
+    scale = np.maximum(np.abs(total), 1)  # whose square may overflow
+    root = scale * np.sqrt((total / scale) ** 2 - 4 * momentum / scale / scale + 0j)
     # the larger root without cancellation, the smaller one from their product
     larger = (total + np.where(total < 0, -root, root)) / 2
     smaller = np.divide(momentum, larger, out=np.zeros_like(larger), where=larger != 0)

@@ -58,6 +58,11 @@ class SystemIdentification:
         noise: Distribution = "gaussian",
     ) -> None:
         w = _checks.array("w_o", w_o, ndim=(1,))
+        if not (hasattr(source, "R") and callable(getattr(source, "draw", None))):
+            raise TypeError(
+                f"source must be a source of regressors, such as white(taps=8); got "
+                f"{_checks.shown(source)}"
+            )
         if w.shape != (source.R.shape[0],):
             raise ValueError(
                 f"w_o must have one weight per tap, {source.R.shape[0]}; got shape {w.shape}"
@@ -268,6 +273,8 @@ def raised_cosine(W: float) -> Array:
     [0.0, 0.2798, 1.0, 0.2798]
     """
     width = _checks.positive("W", W)
+    if width < 1:
+        raise ValueError(f"W must be at least 1; got {_checks.shown(W)}")
     return np.concatenate([[0.0], 0.5 * (1 + np.cos(2 * np.pi * np.arange(-1, 2) / width))])
 
 

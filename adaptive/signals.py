@@ -365,7 +365,7 @@ class AutoRegressive(ARMA):
         if chi < 1:
             raise ValueError(f"spread must be at least 1; got {chi:.4g}")
         if order not in (1, 2):
-            raise ValueError(f"order must be 1 or 2; got {order!r}")
+            raise ValueError(f"order must be 1 or 2; got {_checks.shown(order)}")
         if chi == 1:
             return cls([], taps=L)
 
@@ -391,12 +391,17 @@ class AutoRegressive(ARMA):
         return self.ar
 
 
+_law = distribution  # by another name, since white has a parameter that is called so
+
+
 def white(taps: int, power: float = 1.0, distribution: Distribution = "gaussian") -> AutoRegressive:
     """Delay line of ``taps`` over white noise of the given power.
 
     ``distribution`` is one of ``DISTRIBUTIONS``, or an :class:`Impulsive`.
     """
-    return AutoRegressive([], taps=taps, power=power, innovations=distribution)
+    return AutoRegressive(
+        [], taps=taps, power=power, innovations=_law("distribution", distribution)
+    )
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -557,12 +562,12 @@ class Recorded(Process):
 
 def _coefficients(name: str, value: ArrayLike) -> Array:
     """A list of finite real numbers, perhaps empty."""
-    try:
-        a = np.atleast_1d(np.asarray(value, dtype=float))
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a list of real numbers; got {value!r}") from None
+    a = np.atleast_1d(_checks.floating(name, [] if value is None else value))
+    if value is None or np.iscomplexobj(a):
+        raise TypeError(f"{name} must be a list of real numbers; got {_checks.shown(value)}")
+    a = a.astype(float)
     if a.ndim != 1 or not np.all(np.isfinite(a)):
-        raise ValueError(f"{name} must be a 1-D list of finite numbers; got {a}")
+        raise ValueError(f"{name} must be a 1-D list of finite numbers; got {_checks.shown(value)}")
     return a
 
 

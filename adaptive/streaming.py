@@ -576,5 +576,7 @@ def _every(record: Record) -> int:
     if isinstance(record, str):
         if record in ("last", "all"):
             return int(record == "all")
-        raise ValueError(f'record must be "last", "all" or a whole number; got {record!r}')
+        raise ValueError(
+            f'record must be "last", "all" or a whole number; got {_checks.shown(record)}'
+        )
     return _checks.count("record", record)

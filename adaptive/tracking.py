@@ -83,9 +83,9 @@ def tracking_emse(problem: WienerProblem, *, mu: ArrayLike, Q: ArrayLike) -> Arr
     >>> tracking_emse(problem, mu=[0.01, 0.1, 2.0], Q=[[1e-4]]).round(6).tolist()
     [0.005127, 0.001176, inf]
     """
-    steps = np.asarray(mu, dtype=float)
-    if not np.all(np.isfinite(steps) & (steps > 0)):
-        raise ValueError(f"mu must be positive and finite; got {mu!r}")
+    steps = _checks.array("mu", mu, ndim=tuple(range(9)))
+    if np.iscomplexobj(steps) or not np.all(steps > 0):
+        raise ValueError(f"mu must be positive real numbers; got {_checks.shown(mu)}")
     lam, walk, kappa = _excited(problem, Q)
     x = steps[..., None] * lam
     safe = np.where(kappa * x < 2, 2 - kappa * x, np.nan)

@@ -56,6 +56,8 @@ def verdict(prediction: LearningCurve, ensemble: Ensemble, k: float = 4.0) -> Ve
     True
     """
     k = _checks.positive("k", k)
+    _checks.instance("prediction", prediction, LearningCurve)
+    _checks.instance("ensemble", ensemble, Ensemble)
     # RLS has no mu: NaN there says nothing
     if abs(prediction.mu - ensemble.mu) > ROUNDING * abs(ensemble.mu):
         raise ValueError(

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias, get_args
 import torch
 from torch import nn
 
-from adaptive.checks import count, flag, fraction, nonnegative, positive, seed, shown
+from adaptive.checks import count, flag, fraction, nonnegative, positive, shown
+from adaptive.checks import seed as any_seed
 
 __all__ = ["bias_flag", "count", "flag", "fraction", "nonnegative", "positive", "seed"]
 __all__ += ["Layer", "batch", "below_one", "finite", "layer", "out_channels", "precision"]
@@ -77,7 +78,7 @@ def _class_name(value: Any) -> str:
 
 def precision(name: str, value: Any) -> torch.dtype:
     """A floating-point dtype that torch can multiply in."""
-    if value not in PRECISIONS or not isinstance(value, torch.dtype):
+    if not isinstance(value, torch.dtype) or value not in PRECISIONS:
         raise TypeError(
             f"{name} must be torch.float64, float32, float16, bfloat16 or None; got {shown(value)}"
         )
@@ -168,8 +169,44 @@ def bias_flag(conv: Layer, bias: bool | None, *, trained: bool = False) -> bool:
     return bias
 
 
+def seed(name: str, value: int) -> int:
+    """A seed of the size that torch's generators take."""
+    n = any_seed(name, value)
+    if n >= 2**63:
+        raise ValueError(f"{name} must be less than 2^63; got {shown(n)}")
+    return n
+
+
+def function(name: str, value: Any) -> Any:
+    """Something that can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function; got {shown(value)}")
+    return value
+
+
+def place(name: str, value: Any) -> torch.device:
+    """A device that torch knows."""
+    try:
+        found = torch.device(value)
+    except (TypeError, RuntimeError, ValueError, OverflowError):
+        raise TypeError(
+            f"{name} must be a device, such as 'cpu' or 'cuda:0'; got {shown(value)}"
+        ) from None
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{name} must be a device of this machine; got {found}: {reason}"
+        ) from None
+    if found.type == "meta":
+        raise ValueError(f"{name} must be a device that holds values; got {found}")
+    return found
+
+
 def scalar_loss(loss_fn: Any, output: Any, *rest: Any) -> torch.Tensor:
     """``loss_fn(output, *rest)``, which must be a scalar tensor."""
+    function("loss_fn", loss_fn)
     try:
         loss = loss_fn(output, *rest)
     except (TypeError, AttributeError) as error:

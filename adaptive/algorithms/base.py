@@ -74,9 +74,13 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         """Check the step size; subclasses check their own settings too."""
-        mu = getattr(self, "mu", None)
-        if mu is not None and not callable(mu) and _checks.rank(mu) == 0:
+        mu: Any = getattr(self, "mu", None)
+        if not self.has_step_size() or callable(mu):
+            return
+        if _checks.rank(mu) == 0:
             object.__setattr__(self, "mu", _checks.nonnegative("mu", mu))
+        else:
+            _checks.array("mu", mu, ndim=(1, 2))  # its length shows when it meets a signal
 
     # --- facts ---
 
@@ -299,6 +303,7 @@ def run(
         if taps is not None:
             refuse_delay_lines(u)
         u, _ = delayed(u, shift)
+    _checks.instance("algorithm", algorithm, Algorithm)
     if algorithm.scale_free:
         rest = algorithm.regularisation
         given = None if rest is None else getattr(algorithm, rest.name)
@@ -351,6 +356,7 @@ def predict(
     >>> round(curve.misadjustment, 9)
     0.666666667
     """
+    _checks.instance("algorithm", algorithm, Algorithm)
     return algorithm.predict(problem, steps=steps, w0=w0)
 
 

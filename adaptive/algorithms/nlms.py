@@ -111,6 +111,11 @@ class NLMS(StochasticGradient):
         circular = np.iscomplexobj(modes.eigenvectors)
         a, _, B = normalized_moments(lam, self._floor(modes), circular=circular)
         root = np.sqrt(a)
+        if not (a > 0).all():
+            raise ValueError(
+                f"eps must not exceed the powers of the input so far that a step vanishes; "
+                f"got {_checks.shown(self.eps)}"
+            )
         return NlmsBounds(
             any_input=2.0,
             mean=2 / float(a.max()),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adaptive.checks import choice, instance, items
 from cnnbridge import _checks
 from cnnbridge.inspection.budget import Budget
 from cnnbridge.inspection.closely import looked_at_closely
@@ -107,9 +108,10 @@ def inspect(
     rates = _Rates(optimizer, lr, momentum, weight_decay)
     _checks.count("samples", samples)
     _checks.seed("seed", seed)
+    if progress is not None:
+        _checks.function("progress", progress)
     wanted = _parts(parts)
-    if isinstance(closely, str):
-        raise TypeError(f"closely must be a list of names, as ['conv1']; got {closely!r}")
+    closely = [instance("closely", name, str) for name in items("closely", closely, "names")]
     plain, notes = eager(model)
     run = Pass(loss)
 
@@ -144,9 +146,7 @@ def inspect(
 
 
 def _parts(parts: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(parts, str) or any(part not in PARTS for part in parts):
-        raise ValueError(f"parts must be a list of {', '.join(PARTS)}; got {parts!r}")
-    return tuple(parts)
+    return tuple(choice("parts", part, PARTS) for part in items("parts", parts, "names"))
 
 
 class _Work:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adaptive.checks import instance, items
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.isolation import Watch
@@ -119,8 +120,7 @@ class Readers:
         return Watched(name, layer, kind, {"samples": self._samples, "seed": seed})
 
     def _choose(self, patterns: Sequence[str]) -> None:
-        if isinstance(patterns, str) or not all(isinstance(p, str) for p in patterns):
-            raise TypeError(f"layers must be a list of names, as ['conv1']; got {patterns!r}")
+        patterns = [instance("layers", p, str) for p in items("layers", patterns, "names")]
         known = [*self._watched, *self._attention, *self.skipped]
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in known):

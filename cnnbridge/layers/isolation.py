@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from adaptive.checks import shown
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.patches import check_input
@@ -87,11 +88,11 @@ def find_module(model: nn.Module, layer_name: str) -> nn.Module:
     ValueError : there is no such module; the message lists the conv and linear layers.
     """
     modules = dict(check_eager(model).named_modules())
-    if layer_name not in modules:
+    if not isinstance(layer_name, str) or layer_name not in modules:
         kinds = get_args(Layer)
         layers = [repr(n) for n, m in modules.items() if isinstance(m, kinds)]
         raise ValueError(
-            f"layer_name must name a layer of the model; got {layer_name!r}; "
+            f"layer_name must name a layer of the model; got {shown(layer_name)}; "
             f"its conv and linear layers are {', '.join(layers) or 'none'}"
         )
     return modules[layer_name]

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from adaptive.checks import items, shown
 from cnnbridge import _checks
 
 Batch: TypeAlias = tuple[Any, ...] | dict[str, Any]
@@ -42,12 +43,12 @@ class BatchLoss:
         if loss is not None and not callable(loss):
             raise TypeError(
                 f"loss must be a torch loss, a function of (output, target) or of (model, batch), "
-                f"or None; got {loss!r}"
+                f"or None; got {shown(loss)}"
             )
         if getattr(loss, "reduction", "mean") not in ("mean", "sum"):
             raise TypeError(
                 f"loss must be a torch loss with reduction 'mean' or 'sum', such as "
-                f"nn.CrossEntropyLoss(); got {loss!r}"
+                f"nn.CrossEntropyLoss(); got {shown(loss)}"
             )
         self.loss = loss
         self.sums = getattr(loss, "reduction", "mean") == "sum"
@@ -109,7 +110,7 @@ def listed(data: Any) -> list[Batch]:
     elif isinstance(data, Mapping):
         batches = [dict(data)]
     elif isinstance(data, Iterable) and not isinstance(data, torch.Tensor | str):
-        batches = list(data)
+        batches = items("data", data, "batches")
     else:
         raise TypeError(
             f"data must be one batch, a tuple or dict, or an iterable of batches; "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from adaptive.checks import Array
+from adaptive.checks import Array, items
 from cnnbridge import _checks
 from cnnbridge.learning.records import Observation, Prediction
 
@@ -86,7 +86,7 @@ def compare(
     >>> result.max_mode_error < 1e-12, result.horizon
     (True, {0.1: None, 0.5: None})
     """
-    limits = [_checks.positive("tolerances", t) for t in tolerances]
+    limits = [_checks.positive("tolerances", t) for t in items("tolerances", tolerances, "numbers")]
     _belong_together(prediction, observation)
     rows = observation.steps + 1
     end = rows if observation.diverged_at is None else observation.diverged_at

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from adaptive.checks import nonnegative
+from cnnbridge import _checks
 from cnnbridge.layers.isolation import check_eager, model_copy, same_random_state
 from cnnbridge.learning.batch_loss import Batch, BatchLoss, Loss, listed, placed
 
@@ -31,6 +32,7 @@ __all__ = ["Degree", "ParameterGroup", "degree"]
 SCALES = ((1e4, 1e6), (1e3, 1e4), (1e2, 1e3), (30.0, 100.0))
 # A slope this close to an integer counts as that integer.
 ROUNDING = 0.15
+LARGEST_DECAY = 1e100  # beyond it the scaled weights overflow
 # Entries that are exactly zero, as biases and shifts are at the start, take normal values of this
 # size: a parameter at zero hides its degree.
 OFF_ZERO = 0.1
@@ -173,6 +175,7 @@ def degree(
     >>> degree(normalized, (x, y), nn.CrossEntropyLoss()).explodes
     False
     """
+    groups = _checks.flag("groups", groups)
     probe = _Probe(model, data, loss, optimizer, weight_decay, seed)
     scales, value = probe.slope(probe.learned)
     measured = tuple(
@@ -239,13 +242,16 @@ class _Probe:
             if isinstance(module, DROPOUT):
                 module.eval()
         self.decay = _decay(optimizer) if weight_decay is None else weight_decay
-        nonnegative("weight_decay", self.decay)
+        if nonnegative("weight_decay", self.decay) > LARGEST_DECAY:
+            raise ValueError(
+                f"weight_decay must be at most {LARGEST_DECAY:.0e}; got {self.decay:.3g}"
+            )
         self.learned = [n for n, p in self.model.named_parameters() if p.requires_grad]
         if not self.learned:
             raise ValueError("model must have parameters that learn; got none with requires_grad")
         place = self.model.get_parameter(self.learned[0]).device
         self.batch = _mapped(placed(batches[0], place), _double)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(_checks.seed("seed", seed))
         with torch.no_grad():
             for p in self.model.parameters():
                 if p.requires_grad:

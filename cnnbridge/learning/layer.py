@@ -90,7 +90,7 @@ class LayerTask:
         self.bias = _checks.bias_flag(conv, bias, trained=True)
         check_input("x", x, self.geometry)
         _checks.target_like(target, self.geometry.output_shape(tuple(x.shape)))
-        self._place = x.device if device is None else torch.device(device)
+        self._place = x.device if device is None else _checks.place("device", device)
         # autograd cannot keep tensors that were made in inference mode
         with autograd():
             self.layer = plain_copy(conv, conv.weight)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.isolation import own_precision, plain_copy
 from cnnbridge.learning.records import Observation
@@ -60,6 +61,13 @@ class LayerTraining:
         self, sgd: SGD, steps: int, look: Callable[[int, torch.Tensor, torch.Tensor], bool]
     ) -> None:
         """Train; ``look(n, weights, loss)`` gets the flat weights of each step and may end it."""
+        largest = torch.finfo(self.x.dtype).max
+        for name, value in (("lr", sgd.lr), ("weight_decay", sgd.weight_decay)):
+            if value > largest:
+                raise ValueError(
+                    f"{name} must be a number that {self.x.dtype} holds, at most {largest:.3g}; "
+                    f"got {value:.3g}"
+                )
         # the caller may be inside no_grad, inference_mode or autocast: training must not notice
         with own_precision():
             layer = plain_copy(self.layer, self.x)
@@ -81,6 +89,8 @@ class LayerTraining:
         self, sgd: SGD, steps: int, progress: Callable[[int], object] | None
     ) -> Observation:
         """Train and keep the weights of every step."""
+        if progress is not None:
+            _checks.function("progress", progress)
         size = sum(getattr(self.layer, name).numel() for name in self.names)
         with torch.inference_mode(False):
             path = self.x.new_full((steps + 1, size), torch.nan)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from adaptive.checks import Array
+from adaptive.checks import Array, items
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
@@ -239,7 +239,7 @@ def gradients_along(
         for name, v in vectors.items()
     }
     by = [p for layer in chosen.values() for p in _learned(layer)]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_checks.seed("seed", seed))
     for batch, weight in zip(objective.batches, objective.batch_weights, strict=True):
         outputs, value = objective.run(batch)
         loss = objective.batch_loss.loss
@@ -259,8 +259,9 @@ def gradients_along(
 def _chosen(objective: Objective, names: Sequence[str] | None) -> dict[str, Layer]:
     model = objective.model
     if names is not None:
-        if isinstance(names, str) or not names:
-            raise TypeError(f"layers must be a list of names, or None for all; got {names!r}")
+        names = items("layers", names, "names, or None for all")
+        if not names:
+            raise TypeError("layers must be a list of names, or None for all; got an empty one")
         chosen = {n: _checks.layer(f"layer {n!r}", find_module(model, n)) for n in names}
         for name, layer in chosen.items():
             own_weights(f"layer {name!r}", layer, model, frozen_bias=True)

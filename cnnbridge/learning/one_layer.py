@@ -93,7 +93,7 @@ def kronecker_factors(objective: Objective, seed: int = 0) -> tuple[Array, Array
     geometry = Geometry.of(part)
     shape = (geometry.groups, geometry.out_channels // geometry.groups)
     G = torch.zeros((*shape, shape[1]), dtype=torch.float64, device=part.weight.device)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_checks.seed("seed", seed))
     entered: list[torch.Tensor] = []
     for batch, weight in zip(objective.batches, objective.batch_weights, strict=True):
         seen: list[Use] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from adaptive import WienerProblem
+from adaptive import WienerProblem, checks
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
@@ -147,7 +147,13 @@ def learning_rate_bounds(
     >>> learning_rate_bounds(problem, out_channels=2, momentum=0.5).mean
     0.75
     """
-    items = [problems] if isinstance(problems, WienerProblem) else list(problems)
+    items = (
+        [problems]
+        if isinstance(problems, WienerProblem)
+        else checks.items("problems", problems, "WienerProblems")
+    )
+    for problem in items:
+        checks.instance("problems", problem, WienerProblem)
     if not items:
         raise ValueError("problems must hold at least one WienerProblem; got none")
     M = _checks.out_channels(out_channels)

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from adaptive.checks import Array
+from adaptive.checks import Array, items, shown
 from cnnbridge import _checks
 from cnnbridge.layers.isolation import (
     autograd,
@@ -349,20 +349,29 @@ def nlms_departures(
     >>> grid.step.shape, bool((grid.same_batch_scale[0] < grid.same_batch_scale[1]).all())
     ((2, 2, 3), True)
     """
-    rates = [_checks.positive("lrs", lr) for lr in lrs]
-    sizes = [_checks.count("batch_sizes", size) for size in batch_sizes]
+    rates = [_checks.positive("lrs", lr) for lr in items("lrs", lrs, "rates")]
+    sizes = [
+        _checks.count("batch_sizes", size) for size in items("batch_sizes", batch_sizes, "sizes")
+    ]
     steps = _checks.count("steps", steps)
     if not rates or not sizes:
         raise ValueError(
             f"lrs and batch_sizes must not be empty; got {len(rates)} and {len(sizes)} values"
         )
+    for name, value in (("x", x), ("target", target)):
+        if not isinstance(value, torch.Tensor) or not value.ndim:
+            raise TypeError(
+                f"{name} must be a tensor with a row for each image; got {shown(value)}"
+            )
     if max(sizes) > len(x):
         raise ValueError(f"batch_sizes must be at most the {len(x)} images of x; got {max(sizes)}")
     if len(target) != len(x):
         raise ValueError(f"target must have one row for each of {len(x)} images; got {len(target)}")
 
+    start = _checks.seed("seed", seed)
+
     def drawn(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(start)
         for _ in range(steps + 1):
             rows = torch.randperm(len(x), generator=generator)[:size].to(x.device)
             yield x[rows], target[rows.to(target.device)]

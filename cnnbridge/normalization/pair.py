@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adaptive.checks import shown
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
@@ -114,8 +115,8 @@ class Pair:
         self.model = model_copy(model).train()
         modules = dict(self.model.named_modules())
         for argument, name in (("norm", norm), ("conv", conv)):
-            if name not in modules:
-                raise ValueError(f"{argument} must name a module of the model; got {name!r}")
+            if not isinstance(name, str) or name not in modules:
+                raise ValueError(f"{argument} must name a module of the model; got {shown(name)}")
         self.norm: Any = modules[norm]
         kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SplitBatchNorm)
         base = next((kind for kind in kinds if isinstance(self.norm, kind)), None)

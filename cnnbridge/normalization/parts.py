@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adaptive.checks import choice
+from adaptive.checks import choice, whole
 from cnnbridge import _checks
 from cnnbridge.layers.isolation import unchanged
 
@@ -121,15 +121,18 @@ class SplitBatchNorm(nn.Module):
             raise ValueError(f"momentum must be at most 1, or None; got {momentum}")
         self.affine = _checks.flag("affine", affine)
         self.track_running_stats = _checks.flag("track_running_stats", track_running_stats)
-        if axis not in (1, -1):
-            raise ValueError(f"axis must be 1 or -1; got {axis!r}")
+        if whole("axis", axis) not in (1, -1):
+            raise ValueError(f"axis must be 1 or -1; got {axis}")
         self.axis = axis
         if statistics == "frozen" and not track_running_stats:
             raise ValueError(
                 "track_running_stats must be True for statistics='frozen', which are kept in "
                 "the running statistics; got False"
             )
-        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        options: dict[str, Any] = {
+            "device": None if device is None else _checks.place("device", device),
+            "dtype": None if dtype is None else _checks.precision("dtype", dtype),
+        }
         if affine:
             self.weight = nn.Parameter(torch.ones(channels, **options))
             self.bias = nn.Parameter(torch.zeros(channels, **options))

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptive.checks import Array, choice
+from adaptive.checks import Array, choice, items
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
@@ -303,7 +303,7 @@ def compare_normalizations(
         skipped |= {"instance_norm"} if single else set()
         chosen = [name for name in NORMALIZATIONS if name not in skipped]
     else:
-        chosen = [choice("names", name, NORMALIZATIONS) for name in names]
+        chosen = [choice("names", name, NORMALIZATIONS) for name in items("names", names, "names")]
     if "whitening" in chosen and groups > 1:
         raise ValueError(
             f"names must not hold 'whitening' for a layer with {groups} groups, whose "

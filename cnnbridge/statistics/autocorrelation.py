@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 import torch.distributed as dist
 
+from adaptive.checks import choice
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
@@ -85,8 +86,7 @@ def patch_autocorrelation(
     [[1.0, 1.0], [1.0, 1.0]]
     """
     geometry = Geometry.of(conv)
-    if method not in METHODS:
-        raise ValueError(f"method must be 'auto', 'lags' or 'unfold'; got {method!r}")
+    choice("method", method, METHODS)
     bias = _checks.flag("bias", bias)
     if chunk_size is not None:
         chunk_size = _checks.count("chunk_size", chunk_size)
@@ -99,7 +99,9 @@ def patch_autocorrelation(
             moments = Moments.zeros(geometry, bias=bias, device=batch.device)
         moments.add(batch, chunk_size=chunk_size, dtype=dtype, method=method)
         moments.check(name, batch)
-    shared = all_reduce and dist.is_available() and dist.is_initialized()
+    shared = (
+        _checks.flag("all_reduce", all_reduce) and dist.is_available() and dist.is_initialized()
+    )
     if moments is None and shared:
         # a process without data must still join the reduction
         moments = Moments.zeros(geometry, bias=bias, device=torch.device("cpu"))

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from adaptive.checks import choice
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
 from cnnbridge.layers.patches import check_input
-from cnnbridge.statistics.autocorrelation import Method, Moments, batches, summed
+from cnnbridge.statistics.autocorrelation import METHODS, Method, Moments, batches, summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,10 @@ def sampled_autocorrelation(
     bias = _checks.flag("bias", bias)
     if dtype is not None:
         dtype = _checks.precision("dtype", dtype)
-    shared = all_reduce and dist.is_available() and dist.is_initialized()
+    choice("method", method, METHODS)
+    shared = (
+        _checks.flag("all_reduce", all_reduce) and dist.is_available() and dist.is_initialized()
+    )
     rank = dist.get_rank() if shared else 0
     generator = torch.Generator().manual_seed(start + 1_000_003 * rank)
     L = geometry.taps + int(bias)

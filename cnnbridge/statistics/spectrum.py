@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from adaptive.checks import Array
+from adaptive.checks import Array, shown
 from cnnbridge import _checks
 from cnnbridge._checks import Layer
 from cnnbridge.layers.geometry import Geometry
@@ -411,7 +411,7 @@ class _Lanczos:
 
 
 def _starts(operator: Any, columns: int, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_checks.seed("seed", seed))
     start = torch.randn(operator.shape[0], columns, generator=generator, dtype=torch.float64)
     return start.to(operator.device)
 
@@ -421,9 +421,12 @@ def _standard_error(each: Array) -> float:
 
 
 def _one_matrix(R: Any) -> None:
-    if len(R.shape) != 2:
+    if not isinstance(getattr(R, "device", None), torch.device):
+        raise TypeError(f"R must be a tensor or an operator; got {shown(R)}")
+    shape = tuple(getattr(R, "shape", ()))
+    if len(shape) != 2:
         raise ValueError(
-            f"R must be one matrix (L, L); got shape {tuple(R.shape)}: pass one group at a time"
+            f"R must be one matrix (L, L); got shape {shape}: pass one group at a time"
         )
 
 
