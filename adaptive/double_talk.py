@@ -103,6 +103,9 @@ def normalized_correlation(
     beta = _checks.fraction("forgetting", forgetting)
     least = _checks.quantile("threshold", threshold)
     after, first = _checks.count("hold", hold, least=0), _checks.count("start", start, least=0)
+    # in these units no product overflows, and their ratio is the same
+    unit = max(float(np.abs(y).max(initial=0.0)), float(np.abs(e).max(initial=0.0))) or 1.0
+    y, e = y / unit, e / unit
     shared = _running(np.real(e * y.conj()), beta)
     talk = _running(np.abs(y) ** 2, beta) * (1 - least) < shared
     talk[:first] = False

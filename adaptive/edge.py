@@ -234,7 +234,8 @@ def _source(
         return lambda rng: (given, dtype), length, power
 
     if taps is not None:
-        raise ValueError(f"taps must be left out for a scenario, which has its own; got {taps}")
+        got = _checks.shown(taps)
+        raise ValueError(f"taps must be left out for a scenario, which has its own; got {got}")
     length = 5000 if steps is None else steps
     if not callable(getattr(scenario, "draw", None)):
         raise TypeError(

@@ -316,6 +316,8 @@ def minibatch_edges(
 
 # --- the data set as an operator on second moments ------------------------------------------------
 
+LARGEST_POWER = 1e100  # of a mode of u
+
 
 @dataclass(frozen=True, eq=False)
 class _DataSet:
@@ -359,6 +361,11 @@ class _DataSet:
             )
         live = ~modes.stationary
         lam = modes.eigenvalues[live].astype(np.float64)
+        if not lam[-1] <= LARGEST_POWER:
+            raise ValueError(
+                f"u must have a power of at most {LARGEST_POWER:.0e}, whose square enters; got "
+                f"{lam[-1]:.3g} in one mode"
+            )
         rho = 1 / B if replace else (N - B) / (B * max(N - 1, 1))
         if N == 1:
             rho = 0.0

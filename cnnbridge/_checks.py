@@ -177,6 +177,15 @@ def seed(name: str, value: int) -> int:
     return n
 
 
+def representable(name: str, value: float, dtype: torch.dtype) -> None:
+    """Refuse a number that a floating-point type cannot hold."""
+    largest = torch.finfo(dtype).max
+    if value >= largest:
+        raise ValueError(
+            f"{name} must be a number that {dtype} holds, below {largest:.3g}; got {value:.3g}"
+        )
+
+
 def function(name: str, value: Any) -> Any:
     """Something that can be called."""
     if not callable(value):

@@ -61,13 +61,8 @@ class LayerTraining:
         self, sgd: SGD, steps: int, look: Callable[[int, torch.Tensor, torch.Tensor], bool]
     ) -> None:
         """Train; ``look(n, weights, loss)`` gets the flat weights of each step and may end it."""
-        largest = torch.finfo(self.x.dtype).max
         for name, value in (("lr", sgd.lr), ("weight_decay", sgd.weight_decay)):
-            if value > largest:
-                raise ValueError(
-                    f"{name} must be a number that {self.x.dtype} holds, at most {largest:.3g}; "
-                    f"got {value:.3g}"
-                )
+            _checks.representable(name, value, self.x.dtype)
         # the caller may be inside no_grad, inference_mode or autocast: training must not notice
         with own_precision():
             layer = plain_copy(self.layer, self.x)

@@ -145,6 +145,7 @@ def first_step_is_nlms(
         error = pair.backward(x, target, loss_fn)
     view = pair.view()
     w = pair.weights()
+    _checks.representable("lr", lr, pair.conv.weight.dtype)
     torch.optim.SGD([pair.conv.weight], lr=lr).step()
     w_next = pair.weights()
     g = w * view.gain
@@ -237,6 +238,7 @@ def nlms_departure(
     """
     lr = _checks.positive("lr", lr)
     pair = Pair(model, norm, conv)
+    _checks.representable("lr", lr, pair.conv.weight.dtype)
     optimizer = torch.optim.SGD(pair.model.parameters(), lr=lr)
     path: list[_Point] = []
     same, same_scale, loss, sizes = [], [], [], []
