@@ -139,6 +139,7 @@ def number(name: str, value: float) -> float:
         if (
             isinstance(value, bool | np.bool_ | str | bytes | bytearray | complex)
             or value is np.ma.masked
+            or getattr(getattr(value, "dtype", None), "kind", "") == "b"
             or rank(value) != 0
             or np.iscomplexobj(value)
         ):

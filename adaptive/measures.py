@@ -94,7 +94,8 @@ def misalignment(learned: Learned | ArrayLike, w_o: ArrayLike) -> Array:
 
     Returns
     -------
-    In dB, one per row; of a run without history and of one set of weights, a 0-D array.
+    In dB, one per row; of a run without history and of one set of weights, a 0-D array. It is
+    infinite where weights are not finite.
 
     Raises
     ------
@@ -131,9 +132,11 @@ def misalignment(learned: Learned | ArrayLike, w_o: ArrayLike) -> Array:
         square: Array | float = learned.msd / scale / scale
     else:
         axes = tuple(range(weights.ndim - truth.ndim, weights.ndim))
-        with np.errstate(over="ignore"):  # weights that diverged are at an infinite distance
+        # weights that diverged are at an infinite distance
+        with np.errstate(over="ignore", invalid="ignore"):
             apart = np.abs(weights / scale - truth / scale).astype(np.float64) ** 2
-            square = np.sum(apart, axis=axes) + spread / scale / scale
+        apart = np.where(np.isnan(apart), np.inf, apart)
+        square = np.sum(apart, axis=axes) + spread / scale / scale
     with np.errstate(divide="ignore"):
         decibels: Array = np.asarray(10 * np.log10(square / norm))
     return decibels
@@ -189,7 +192,8 @@ def time_to(learned: Learned, dB: float, *, window: int = 1) -> int | None:
     >>> time_to(adaptive.predict_lms(problem, mu=0.1, steps=200), dB=1.0)
     32
     """
-    limit = noise_floor(learned) * 10 ** (_checks.positive("dB", dB) / 10)
+    # no curve of finite numbers spans more than 3,000 dB
+    limit = noise_floor(learned) * 10 ** (min(_checks.positive("dB", dB), 3000.0) / 10)
     mean = _trailing_mean(squared_error(learned), _checks.count("window", window))
     below = np.flatnonzero(mean <= limit) if np.isfinite(limit) else np.empty(0, int)
     if not below.size:

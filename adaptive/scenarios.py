@@ -200,7 +200,9 @@ class Echo:
         rt60 = K if decay is None else _checks.positive("decay", decay)
         rng = np.random.default_rng(_checks.seed("seed", seed))
         h = rng.standard_normal(K) * 10 ** (-3 * np.arange(K) / rt60)
-        h *= 10 ** (-_checks.number("loss", loss) / 20) / np.linalg.norm(h)
+        if abs(_checks.number("loss", loss)) > 1000:
+            raise ValueError(f"loss must be at most 1000 dB either way; got {_checks.shown(loss)}")
+        h *= 10 ** (-float(loss) / 20) / np.linalg.norm(h)
         object.__setattr__(self, "response", h)
         object.__setattr__(self, "noise_power", _checks.nonnegative("noise_power", noise_power))
         object.__setattr__(self, "noise", distribution("noise", noise))

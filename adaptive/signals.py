@@ -562,8 +562,11 @@ class Recorded(Process):
 
 def _coefficients(name: str, value: ArrayLike) -> Array:
     """A list of finite real numbers, perhaps empty."""
-    a = np.atleast_1d(_checks.floating(name, [] if value is None else value))
-    if value is None or np.iscomplexobj(a):
+    try:
+        a = np.atleast_1d(_checks.floating(name, [] if value is None else value))
+    except TypeError:
+        a = None
+    if a is None or value is None or np.iscomplexobj(a):
         raise TypeError(f"{name} must be a list of real numbers; got {_checks.shown(value)}")
     a = a.astype(float)
     if a.ndim != 1 or not np.all(np.isfinite(a)):

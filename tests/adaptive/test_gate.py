@@ -125,7 +125,7 @@ REFUSED = {
     ),
     "threads": (lambda: simulate(threads=np.ones(2)), "threads must be a whole number"),
     "progress": (lambda: simulate(progress=np.ones(2)), "progress must be True or False"),
-    "quantiles": (lambda: simulate(quantiles=0.5), "quantiles must be a sequence"),
+    "quantiles": (lambda: simulate(quantiles=0.5), "quantiles must be a list of levels"),
     "runs": (lambda: simulate(runs=10**30), "runs must be at most"),
     "steps": (lambda: simulate(steps=10**30), "steps must be at most"),
     "seed": (lambda: simulate(seed=-1), "seed must be at least 0"),

@@ -190,7 +190,7 @@ def test_a_map_is_what_the_predictions_say():
         (
             lambda ax: adaptive.stability_map(taps=2, spreads=[[1.0]]),
             ValueError,
-            "spreads must be a 1-D list of finite numbers",
+            r"spreads must be 1-D; got shape \(1, 1\)",
         ),
         (
             lambda ax: adaptive.stability_map(taps=2, spreads=[1e15]),

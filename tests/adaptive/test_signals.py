@@ -344,7 +344,7 @@ TONE = Tones([0.1], taps=2)
         (
             lambda: adaptive.white(taps=2, distribution="pink"),
             ValueError,
-            "innovations must be one of gaussian, .*; got 'pink'",
+            "distribution must be one of gaussian, .*; got 'pink'",
         ),
         (
             lambda: Impulsive(probability=1.0),
