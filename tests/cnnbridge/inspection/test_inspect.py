@@ -418,7 +418,7 @@ def test_sharpness_and_degree_are_of_the_whole_network():
     assert found[""].curvature is None
     hot = inspect(model, data, loss=nn.MSELoss(), lr=0.9 * found.sharpness.bound, parts=parts)
     assert "close to" in hot.warnings[0]
-    with pytest.raises(ValueError, match="parts must be a list of curvature, sharpness, degree"):
+    with pytest.raises(ValueError, match="parts must be one of curvature, sharpness, degree"):
         inspect(model, data, parts=["all"])
 
 

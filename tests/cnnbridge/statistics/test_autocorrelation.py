@@ -238,7 +238,7 @@ def test_the_method_is_chosen_by_cost():
     assert choose_method(stem, (256, 3, 224, 224), device="cuda") == "unfold"
     assert choose_method(wide, (256, 64, 56, 56), device="cuda") == "lags"
     assert choose_method(wide, (256, 64, 56, 56), dtype=torch.half, device="cuda") == "unfold"
-    with pytest.raises(ValueError, match="method must be 'auto', 'lags' or 'unfold'; got 'fft'"):
+    with pytest.raises(ValueError, match="method must be one of auto, lags, unfold; got 'fft'"):
         patch_autocorrelation(images(1, 2, 5, 5), CONV, method="fft")
 
 
