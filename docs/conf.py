@@ -22,9 +22,12 @@ extensions = [
     "sphinx.ext.autodoc",
     "numpydoc",
     "sphinx_copybutton",
+    "formulas",
 ]
 exclude_patterns = ["scripts"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+html_math_renderer = "mathml"
 
 
 autodoc_typehints = "none"
