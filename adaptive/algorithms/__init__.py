@@ -9,6 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from adaptive.algorithms.base import Algorithm, Regularisation, predict, run, setting
+from adaptive.algorithms.fourth import (
+    LeastMeanFourth,
+    MixedNormLMS,
+    least_mean_fourth,
+    mixed_norm_lms,
+)
 from adaptive.algorithms.frequency import FrequencyDomainLMS, frequency_domain_lms
 from adaptive.algorithms.gradient import StochasticGradient
 from adaptive.algorithms.leaky import LeakyLMS, leaky_lms
@@ -42,6 +48,14 @@ from adaptive.algorithms.proportionate import (
     proportionate_affine_projection,
 )
 from adaptive.algorithms.rls import RLS, rls
+from adaptive.algorithms.variable import (
+    GNGD,
+    SetMembershipNLMS,
+    VariableStepNLMS,
+    gngd,
+    set_membership_nlms,
+    variable_step_nlms,
+)
 from adaptive.checks import choice
 
 ALGORITHMS: tuple[type[Algorithm], ...] = (
@@ -61,6 +75,11 @@ ALGORITHMS: tuple[type[Algorithm], ...] = (
     ProportionateAffineProjection,
     RLS,
     FrequencyDomainLMS,
+    MixedNormLMS,
+    LeastMeanFourth,
+    VariableStepNLMS,
+    SetMembershipNLMS,
+    GNGD,
 )
 
 
@@ -100,6 +119,7 @@ def named(name: str, *, mu: float | None = None, **settings: Any) -> Algorithm:
 
 __all__ = [
     "ALGORITHMS",
+    "GNGD",
     "IPNLMS",
     "LMS",
     "NLMS",
@@ -110,22 +130,29 @@ __all__ = [
     "FrequencyDomainLMS",
     "LeakyLMS",
     "LeakyNLMS",
+    "LeastMeanFourth",
+    "MixedNormLMS",
     "MomentumLMS",
     "PowerNormalizedLMS",
     "ProportionateAffineProjection",
     "Regularisation",
+    "SetMembershipNLMS",
     "SignDataLMS",
     "SignErrorLMS",
     "SignSignLMS",
     "StochasticGradient",
     "TransformDomainLMS",
+    "VariableStepNLMS",
     "affine_projection",
     "block_lms",
     "frequency_domain_lms",
+    "gngd",
     "ipnlms",
     "leaky_lms",
     "leaky_nlms",
+    "least_mean_fourth",
     "lms",
+    "mixed_norm_lms",
     "momentum_lms",
     "named",
     "names",
@@ -137,9 +164,11 @@ __all__ = [
     "proportionate_affine_projection",
     "rls",
     "run",
+    "set_membership_nlms",
     "setting",
     "sign_data_lms",
     "sign_error_lms",
     "sign_sign_lms",
     "transform_domain_lms",
+    "variable_step_nlms",
 ]

@@ -304,14 +304,14 @@ def run(
             refuse_delay_lines(u)
         u, _ = delayed(u, shift)
     _checks.instance("algorithm", algorithm, Algorithm)
+    rest = algorithm.regularisation
+    given = None if rest is None else getattr(algorithm, rest.name)
     if algorithm.scale_free:
-        rest = algorithm.regularisation
-        given = None if rest is None else getattr(algorithm, rest.name)
         u, d, exponent = _moderate(_native(u), _native(d), given)
-        if rest is not None:
-            value = _regularisation(rest, given, u, taps, exponent)
-            changes: dict[str, Any] = {rest.name: value}
-            algorithm = dataclasses.replace(algorithm, **changes)
+    if rest is not None:
+        value = _regularisation(rest, given, _native(u), taps, exponent)
+        changes: dict[str, Any] = {rest.name: value}
+        algorithm = dataclasses.replace(algorithm, **changes)
     filter_ = algorithm.stream(taps=taps, w0=w0)
     mu = algorithm.step_size
     if not callable(mu) and _checks.rank(mu) == 1:

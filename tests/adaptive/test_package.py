@@ -39,6 +39,16 @@ def test_nothing_compiles_at_import():
 
 
 FIRST_PAGE = [
+    "VariableStepNLMS",
+    "variable_step_nlms",
+    "SetMembershipNLMS",
+    "set_membership_nlms",
+    "GNGD",
+    "gngd",
+    "MixedNormLMS",
+    "mixed_norm_lms",
+    "LeastMeanFourth",
+    "least_mean_fourth",
     "IPNLMS",
     "ProportionateAffineProjection",
     "ipnlms",

@@ -62,6 +62,13 @@ def agree(ours, theirs):
             adaptive.affine_projection,
             {"mu": 0.5, "order": 4, "eps": 0.01},
         ),
+        (
+            "GNGD",
+            {"mu": 0.5, "ro": 0.3, "eps": 5.0},
+            adaptive.gngd,
+            {"mu": 0.5, "rho": 0.3, "eps": 5.0},
+        ),
+        ("LMF", {"mu": 1e-4}, adaptive.least_mean_fourth, {"mu": 1e-4}),
         ("RLS", {"mu": 0.98, "eps": 0.01}, adaptive.rls, {"forgetting": 0.98, "delta": 0.01}),
     ],
 )

@@ -63,7 +63,8 @@ def test_function_stream_and_prediction_take_the_same_part():
         if rest is None or rest.name != "eps":
             continue
         options = {n: 2 for n in kind.settings() if kind.requires(n)}
-        value = kind(mu=0.1, **options).regularised(3.0, 5).eps
+        step = {"mu": 0.1} if kind.has_step_size() else {}
+        value = kind(**step, **options).regularised(3.0, 5).eps
         assert value == rest.part * 3.0 * (5 if rest.whole else 1)
     assert adaptive.NLMS.regularisation == adaptive.AffineProjection.regularisation
 

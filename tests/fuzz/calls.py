@@ -149,6 +149,9 @@ ADAPTIVE: Good = {
     "rate": lambda: None,
     "Q": lambda: 1e-4 * np.eye(TAPS),
     "alpha": lambda: 0.0,
+    "mix": lambda: 0.5,
+    "rho": lambda: 0.1,
+    "bound": lambda: 0.5,
     "start": lambda: 0,
     "largest": lambda: 5,
     "threshold": lambda: 0.5,
@@ -224,6 +227,7 @@ CNNBRIDGE: Good = {
 # where a name means something else than usual
 SPECIAL: dict[str, Good] = {
     "adaptive.IPNLMS": {"order": lambda: 1},
+    "adaptive.LeastMeanFourth": {"mix": lambda: 0.0},
     "adaptive.measures.erle": {"d_power": lambda: None},
     "adaptive.observed_edge": {"taps": lambda: None},
     "adaptive.simulate": {"record": lambda: 1, "mu": lambda: None},

@@ -11,15 +11,20 @@ from tests.oracles import naive, naive_filters
 from tests.oracles.naive_filters import (  # noqa: F401  oracles under their own names
     affine_projection,
     block_lms,
+    gngd,
     ipnlms,
     leaky_lms,
     leaky_nlms,
+    least_mean_fourth,
+    mixed_norm_lms,
     momentum_lms,
     proportionate_affine_projection,
     rls,
+    set_membership_nlms,
     sign_data_lms,
     sign_error_lms,
     sign_sign_lms,
+    variable_step_nlms,
 )
 
 

@@ -142,3 +142,60 @@ def rls(U, d, w, forgetting, delta):
         return w + k * np.conj(e)
 
     return _run(U, d, w, update)
+
+
+def mixed_norm_lms(U, d, w, mu, mix):
+    return _run(
+        U, d, w, lambda n, w, u, e: w + mu * u * np.conj(e) * (mix + (1 - mix) * abs(e) ** 2)
+    )
+
+
+def least_mean_fourth(U, d, w, mu, mix=0):
+    return _run(U, d, w, lambda n, w, u, e: w + mu * u * np.conj(e) * abs(e) ** 2)
+
+
+def variable_step_nlms(U, d, w, noise_power, forgetting, eps):
+    running = [0.0]
+
+    def update(n, w, u, e):
+        running[0] = forgetting * running[0] + (1 - forgetting) * abs(e) ** 2
+        power = eps + np.vdot(u, u).real
+        if running[0] <= noise_power or not power:
+            return w
+        return w + (1 - np.sqrt(noise_power) / np.sqrt(running[0])) / power * u * np.conj(e)
+
+    return _run(U, d, w, update)
+
+
+def set_membership_nlms(U, d, w, bound, eps):
+    def update(n, w, u, e):
+        power = eps + np.vdot(u, u).real
+        if abs(e) <= bound or not power:
+            return w
+        return w + (1 - bound / abs(e)) / power * u * np.conj(e)
+
+    return _run(U, d, w, update)
+
+
+def gngd(U, d, w, mu, rho, eps):
+    """The regularisation's derivative is taken numerically, from the cost of the present error."""
+    before = []
+
+    def update(n, w, u, e):
+        floor = eps
+        if before:
+            floor, w1, u1, e1 = before[-1]
+
+            def cost(z):
+                power = z + np.vdot(u1, u1).real
+                step = mu / power * u1 * np.conj(e1) if power else 0 * u1
+                return abs(d[n] - np.vdot(w1 + step, u)) ** 2 / 2
+
+            h = 1e-3 * (floor + np.vdot(u1, u1).real)
+            near, far = (cost(floor + k * h) - cost(floor - k * h) for k in (1, 2))
+            floor = max(floor - rho * (8 * near - far) / (12 * h), 0.0)
+        power = floor + np.vdot(u, u).real
+        before.append((floor, w, u, e))
+        return w + mu / power * u * np.conj(e) if power else w
+
+    return _run(U, d, w, update)
