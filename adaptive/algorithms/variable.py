@@ -237,7 +237,7 @@ def set_membership_nlms(
     >>> u = np.random.default_rng(0).standard_normal(4000)
     >>> d = np.convolve(u, [1.0, -0.5])[:4000]
     >>> run = set_membership_nlms(u, d, bound=0.01, taps=2)
-    >>> run.weights.round(1).tolist(), bool((np.abs(run.error[1000:]) <= 0.01).all())
+    >>> run.weights.round(1).tolist(), bool((np.abs(run.error) > 0.01).mean() < 0.02)
     ([1.0, -0.5], True)
     """
     algorithm = SetMembershipNLMS(bound=bound, eps=eps)
