@@ -37,7 +37,7 @@ def lightning_callback(
         from lightning.pytorch import Callback
     except ImportError:
         try:
-            from pytorch_lightning import Callback
+            from pytorch_lightning import Callback  # type: ignore[assignment,unused-ignore]  # either, not both
         except ImportError:
             raise ImportError(
                 "lightning_callback needs Lightning; it is not installed: pip install lightning"
