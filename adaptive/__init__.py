@@ -75,6 +75,7 @@ from adaptive.algorithms import (
 )
 from adaptive.bounds import stability_bounds
 from adaptive.delays import estimate_delay
+from adaptive.design import design_step
 from adaptive.edge import observed_edge, stability_map
 from adaptive.ensemble import simulate
 from adaptive.modes import natural_modes
@@ -112,6 +113,7 @@ __all__ = [
     "affine_projection",
     "autocorrelation",
     "block_lms",
+    "design_step",
     "double_talk",
     "estimate_delay",
     "frequency_domain_lms",

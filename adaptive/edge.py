@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
 from adaptive import search
-from adaptive.algorithms import ALGORITHMS, LMS, Algorithm, named
+from adaptive.algorithms import LMS, Algorithm, without_step
 from adaptive.checks import Array
 from adaptive.regressors import Regressors, regressors
 from adaptive.results import ObservedEdge, StabilityMap
@@ -125,17 +125,7 @@ def observed_edge(
 
 def _with_edge(algorithm: Algorithm | str, options: dict[str, Any]) -> Algorithm:
     """The algorithm as a value, unregularised where that was left open, if it has an edge."""
-    if isinstance(algorithm, str):
-        choice = next((kind for kind in ALGORITHMS if kind.name == algorithm), None)
-        if choice is None or choice.has_step_size():
-            algorithm = named(algorithm, mu=1.0, **options)
-        else:
-            algorithm = named(algorithm, **options)
-    elif options:
-        raise TypeError(
-            f"{', '.join(options)} must be left out where algorithm is a value, which holds them"
-        )
-    _checks.instance("algorithm", algorithm, Algorithm)
+    algorithm = without_step(algorithm, options)
     if algorithm.edgeless is not None:
         raise ValueError(
             f"algorithm must have an edge of stability; {algorithm.name} has none: "

@@ -312,6 +312,69 @@ class OptimalStep:
     emse_small_step: float
 
 
+@dataclass(frozen=True, eq=False)
+class TradeOff:
+    """What steps of different size cost: the smaller the misadjustment, the longer it takes.
+
+    Attributes
+    ----------
+    mu : (K,) step sizes, ascending.
+    misadjustment : (K,) in the steady state.
+    samples : (K,) after which the error stays near its steady state; NaN where it never does.
+    """
+
+    mu: Array = field(repr=False)
+    misadjustment: Array = field(repr=False)
+    samples: Array = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class StepDesign:
+    """A step size that was asked for by what it does, and what it costs.
+
+    Attributes
+    ----------
+    algorithm : name of the update.
+    mu : the step size.
+    met : whether it grants all that was asked for.
+    misadjustment : ``emse`` over J_min; NaN when J_min is zero.
+    emse : excess MSE in the steady state, the lag behind a moving system included.
+    mse_final : MSE in the steady state.
+    samples : after which the MSE stays within ``within_dB`` of it, from zero weights; None for
+        never.
+    within_dB : as asked for.
+    bounds : upper bounds on mu by name, as in :class:`LearningCurve`.
+    trade_off : misadjustment and time at other steps, where both were asked for; otherwise None.
+    text : the answer in a sentence.
+    """
+
+    algorithm: str
+    mu: float
+    met: bool
+    misadjustment: float
+    emse: float
+    mse_final: float
+    samples: int | None
+    within_dB: float
+    bounds: Mapping[str, float]
+    trade_off: TradeOff | None = field(repr=False)
+    text: str
+
+    def __str__(self) -> str:
+        late = "never" if self.samples is None else f"{self.samples} samples"
+        rows = [
+            f"{self.algorithm}, mu = {self.mu:.6g}",
+            f"  misadjustment                {self.misadjustment:.4g}",
+            f"  MSE in the steady state      {self.mse_final:.4g}",
+            f"  within {self.within_dB:g} dB of it after     {late}",
+        ]
+        rows += [
+            f"  {self.mu / bound:>7.1%} of the bound {name.replace('_', ' ')}, {bound:.4g}"
+            for name, bound in self.bounds.items()
+        ]
+        return "\n".join([*rows, self.text])
+
+
 @dataclass(frozen=True)
 class LyapunovEdge:
     """An estimated almost-sure edge.

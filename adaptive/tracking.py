@@ -152,19 +152,25 @@ def optimal_mu(problem: WienerProblem, *, Q: ArrayLike) -> OptimalStep:
     )
 
 
-def _walk(problem: WienerProblem, Q: ArrayLike) -> Array:
-    """(L,) power of each mode's steps: the diagonal of Q in the eigenbasis of R."""
-    _checks.instance("problem", problem, WienerProblem)
-    matrix = _checks.autocorrelation("Q", Q)
+def step_covariance(name: str, problem: WienerProblem, Q: ArrayLike) -> Array:
+    """(L, L) covariance of the steps of a random walk, checked; ``name`` is the argument's."""
+    matrix = _checks.autocorrelation(name, Q)
     if matrix.shape != problem.R.shape:
-        raise ValueError(f"Q must have the shape of R, {problem.R.shape}; got {matrix.shape}")
+        raise ValueError(f"{name} must have the shape of R, {problem.R.shape}; got {matrix.shape}")
     try:
         natural_modes(matrix)
     except ValueError:
         least = float(np.linalg.eigvalsh(matrix)[0])
         raise ValueError(
-            f"Q must be positive semidefinite; got the eigenvalue {least:.3g}"
+            f"{name} must be positive semidefinite; got the eigenvalue {least:.3g}"
         ) from None
+    return matrix
+
+
+def _walk(problem: WienerProblem, Q: ArrayLike) -> Array:
+    """(L,) power of each mode's steps: the diagonal of Q in the eigenbasis of R."""
+    _checks.instance("problem", problem, WienerProblem)
+    matrix = step_covariance("Q", problem, Q)
     basis = problem.modes.eigenvectors
     walk: Array = np.real(np.einsum("ik,ij,jk->k", basis.conj(), matrix, basis, optimize=True))
     # a mode without input must not seem to move by the rounding of the basis

@@ -56,7 +56,7 @@ from adaptive.algorithms.variable import (
     set_membership_nlms,
     variable_step_nlms,
 )
-from adaptive.checks import choice
+from adaptive.checks import choice, instance
 
 ALGORITHMS: tuple[type[Algorithm], ...] = (
     LMS,
@@ -117,6 +117,29 @@ def named(name: str, *, mu: float | None = None, **settings: Any) -> Algorithm:
     return kind(**settings) if mu is None else kind(**{"mu": mu, **settings})
 
 
+def without_step(algorithm: Algorithm | str, options: dict[str, Any]) -> Algorithm:
+    """An algorithm whose step size is to be found: a value, or a name and the other settings.
+
+    Raises
+    ------
+    ValueError, TypeError : as :func:`named`; settings beside a value, which holds its own.
+
+    Examples
+    --------
+    >>> without_step("leaky_lms", {"leakage": 0.5})
+    LeakyLMS(mu=1.0, leakage=0.5)
+    """
+    if isinstance(algorithm, str):
+        kind = next((kind for kind in ALGORITHMS if kind.name == algorithm), None)
+        mu = None if kind is not None and not kind.has_step_size() else 1.0
+        return named(algorithm, mu=mu, **options)
+    if options:
+        raise TypeError(
+            f"{', '.join(options)} must be left out where algorithm is a value, which holds them"
+        )
+    return instance("algorithm", algorithm, Algorithm)
+
+
 __all__ = [
     "ALGORITHMS",
     "GNGD",
@@ -171,4 +194,5 @@ __all__ = [
     "sign_sign_lms",
     "transform_domain_lms",
     "variable_step_nlms",
+    "without_step",
 ]

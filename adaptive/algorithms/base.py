@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from adaptive import _kernels
 from adaptive import checks as _checks
 from adaptive.checks import Array
+from adaptive.recursion import SecondMoments
 from adaptive.regressors import Regressors, delayed, refuse_delay_lines
 from adaptive.results import Bounds, FilterRun, LearningCurve
 from adaptive.streaming import (
@@ -161,6 +162,17 @@ class Algorithm:
         self, problem: WienerProblem, *, steps: int, w0: ArrayLike | None = None
     ) -> LearningCurve:
         """Learning curve from R, P and J_min alone; see :func:`adaptive.predict`.
+
+        Raises
+        ------
+        NotImplementedError : no theory is at hand for this algorithm.
+        """
+        raise NotImplementedError(f"no theory is at hand for {self.name}")
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """What ``predict`` walks through, in closed form at every step size; mu itself is not used.
 
         Raises
         ------

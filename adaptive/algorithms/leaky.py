@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from adaptive.algorithms.gradient import StochasticGradient
 from adaptive.bounds import excited, linear_edge, load_root
 from adaptive.checks import Array
 from adaptive.curves import Expected, Start, curve, iterate, steady_state, sum_outputs
+from adaptive.recursion import SecondMoments
 from adaptive.results import FilterRun, LearningCurve, StabilityBounds
 from adaptive.streaming import Record, StepSize
 from adaptive.wiener import WienerProblem
@@ -137,6 +139,63 @@ class LeakyLMS(StochasticGradient):
         bounds = self.bounds(problem.R).of(complex_data=start.circular)
         expected = Expected(mean, excess, msd, final)
         return curve(problem, start, self.name, expected, bounds, assumption=start.independence)
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``, over the powers of the modes and Re(o_i* m_i)."""
+        start = Start.of(problem, 1.0, 1, w0)
+        bounds = self.bounds(problem.R).of(complex_data=start.circular)
+        lam, kappa = start.lam, start.kappa
+
+        def build(mu: float) -> tuple[Array, Array, Array]:
+            mixing = kappa * np.diag((mu * lam) ** 2) + mu**2 * np.outer(lam, lam)
+            return mu * lam, mixing, mu**2 * start.J_min * lam
+
+        w_o = start.modes.to_modes(problem.w_o)
+        return leaky_moments(start, bounds, w_o, self.leakage, build)
+
+
+def leaky_moments(
+    start: Start,
+    bounds: dict[str, float],
+    w_o: Array,
+    leakage: float,
+    build: Callable[[float], tuple[Array, Array, Array]],
+) -> SecondMoments:
+    """Recursions of an algorithm that leaks, from those of the one that does not.
+
+    Parameters
+    ----------
+    start, bounds : as for :func:`adaptive.recursion.of_modes`.
+    w_o : (..., L) modes of the Wiener solution.
+    leakage : gamma.
+    build : at a step size, what contracts E[v_i] by 1 less it (L,), what mixes the powers (L, L),
+        and the noise (L,).
+    """
+    live = np.flatnonzero(start.lam > 0)
+    w_o, v = w_o[..., live], start.v[..., live]
+    square = sum_outputs(np.abs(w_o) ** 2, live.size)
+    overlap = sum_outputs(np.real(w_o.conj() * v), live.size)
+
+    def augmented(mu: float) -> tuple[Array, Array]:
+        step, mixing, noise = (x[..., live] for x in build(mu))
+        keep, pull = 1 - mu * leakage, mu * leakage
+        factor = keep - step
+        own = np.diag(pull * (2 - pull) + 2 * keep * step) - mixing[live]
+        loss = np.block([
+            [own, np.diag(2 * pull * factor)],
+            [np.zeros_like(own), np.diag(pull + step)],
+        ])  # fmt: skip
+        return loss, np.concatenate([noise + pull**2 * square, -pull * square])
+
+    return SecondMoments(
+        bounds=bounds,
+        build=augmented,
+        start=np.concatenate([start.k[live], overlap]),
+        power=np.concatenate([start.lam[live], np.zeros(live.size)]),
+        J_min=start.J_min,
+    )
 
 
 def leaky_lms(

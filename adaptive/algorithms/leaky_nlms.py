@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 from adaptive import checks as _checks
 from adaptive._moments import normalized_moments
 from adaptive.algorithms.base import run, setting
+from adaptive.algorithms.leaky import leaky_moments
 from adaptive.algorithms.nlms import NLMS
 from adaptive.bounds import excited
 from adaptive.checks import Array
 from adaptive.curves import Expected, Start, curve, iterate, sum_outputs
+from adaptive.recursion import SecondMoments
 from adaptive.results import FilterRun, LearningCurve, NlmsBounds
 from adaptive.streaming import Record, StepSize
 from adaptive.wiener import WienerProblem
@@ -127,6 +129,20 @@ class LeakyNLMS(NLMS):
             final[live] = np.linalg.solve(loss[np.ix_(live, live)], force[live])
         expected = Expected(mean, excess, msd, final)
         return curve(problem, start, self.name, expected, bounds, assumption=start.independence)
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``, over the powers of the modes and Re(o_i* m_i)."""
+        start = Start.of(problem, 1.0, 1, w0)
+        bounds = self.bounds(problem.R).of(complex_data=start.circular)
+        a, b, B = self._moments(start)
+
+        def build(mu: float) -> tuple[Array, Array, Array]:
+            return mu * a, mu**2 * B, mu**2 * start.J_min * b
+
+        w_o = start.modes.to_modes(problem.w_o)
+        return leaky_moments(start, bounds, w_o, self.leakage, build)
 
 
 def leaky_nlms(

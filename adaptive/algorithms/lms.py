@@ -14,7 +14,8 @@ from adaptive.algorithms.base import Algorithm, run, setting
 from adaptive.algorithms.gradient import StochasticGradient, signs
 from adaptive.bounds import block_bounds
 from adaptive.checks import Array
-from adaptive.curves import lms_family
+from adaptive.curves import Start, lms_family
+from adaptive.recursion import SecondMoments, eigenbasis, lms_moments
 from adaptive.regressors import Regressors
 from adaptive.results import FilterRun, LearningCurve, StabilityBounds
 from adaptive.streaming import Block, Memory, Record, StepSize
@@ -63,6 +64,14 @@ class LMS(StochasticGradient):
     ) -> LearningCurve:
         """Learning curve; exact for independent Gaussian regressors."""
         return lms_family(problem, self.constant_mu, steps, w0, self.name)
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``."""
+        start = Start.of(problem, 1.0, 1, w0)
+        bounds = self.bounds(problem.R).of(complex_data=start.circular)
+        return lms_moments(start, bounds, to_modes=eigenbasis(start))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +203,14 @@ class BlockLMS(Algorithm):
     ) -> LearningCurve:
         """Learning curve in units of updates."""
         return lms_family(problem, self.constant_mu, steps, w0, self.name, block=self.block)
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``."""
+        start = Start.of(problem, 1.0, 1, w0)
+        bounds = self.bounds(problem.R).of(complex_data=start.circular)
+        return lms_moments(start, bounds, block=self.block)
 
     def allocate(self, memory: Memory, lines: Regressors, dtype: np.dtype) -> None:
         """The gradient summed so far."""

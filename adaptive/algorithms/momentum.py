@@ -14,6 +14,7 @@ from adaptive.algorithms.base import Algorithm, run, setting
 from adaptive.bounds import excited, linear_bounds, linear_edge
 from adaptive.checks import Array
 from adaptive.curves import Expected, Start, curve, iterate, steady_state
+from adaptive.recursion import SecondMoments, eigenbasis
 from adaptive.regressors import Regressors
 from adaptive.results import FilterRun, LearningCurve, StabilityBounds
 from adaptive.streaming import Block, Memory, Record, StepSize
@@ -126,6 +127,38 @@ class MomentumLMS(Algorithm):
         bounds = self.bounds(problem.R).of(complex_data=start.circular)
         expected = Expected(_mean_modes(start, a, beta), excess, msd, final)
         return curve(problem, start, self.name, expected, bounds, assumption=start.independence)
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``, over p, q and r."""
+        start = Start.of(problem, 1.0, 1, w0)
+        bounds = self.bounds(problem.R).of(complex_data=start.circular)
+        live, beta = np.flatnonzero(start.lam > 0), self.momentum
+        lam, one, none = start.lam[live], np.eye(live.size), np.zeros((live.size, live.size))
+
+        def build(mu: float) -> tuple[Array, Array]:
+            x = mu * lam
+            a = 1 + beta - x
+            own = np.diag((x - beta) * (2 + beta - x) - (start.kappa - 1) * x**2) - np.outer(x, x)
+            loss = np.block([
+                [own, np.diag(2 * beta * a), -(beta**2) * one],
+                [np.diag(-a), (1 + beta) * one, none],
+                [-one, none, one],
+            ])  # fmt: skip
+            return loss, np.concatenate([mu * start.J_min * x, 0 * x, 0 * x])
+
+        k = start.k[live]
+        return SecondMoments(
+            bounds=bounds,
+            build=build,
+            start=np.concatenate([k, k, k]),
+            power=np.concatenate([lam, 0 * lam, 0 * lam]),
+            J_min=start.J_min,
+            to_modes=eigenbasis(start)[live],
+            # w(n) and w(n-1) are both at another distance once the target has moved
+            entry=np.concatenate([one, one, one]),
+        )
 
 
 def _mean_modes(start: Start, a: Array, beta: float) -> Array:

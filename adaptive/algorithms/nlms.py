@@ -16,6 +16,7 @@ from adaptive.bounds import excited
 from adaptive.checks import Array
 from adaptive.curves import Expected, Start, curve, iterate, powers
 from adaptive.modes import NaturalModes
+from adaptive.recursion import SecondMoments, eigenbasis, of_modes
 from adaptive.regressors import Regressors
 from adaptive.results import FilterRun, LearningCurve, NlmsBounds
 from adaptive.streaming import Record, StepSize
@@ -150,6 +151,20 @@ class NLMS(StochasticGradient):
             final[live] = np.linalg.solve(loss, noise[live])
         expected = Expected(powers(start.v, 1 - mu * a, start.steps), excess, msd, final)
         return curve(problem, start, self.name, expected, bounds, assumption=start.independence)
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``."""
+        start = Start.of(problem, 1.0, 1, w0)
+        bounds = self.bounds(problem.R).of(complex_data=start.circular)
+        a, b, B = self._moments(start)
+        return of_modes(
+            start,
+            bounds,
+            lambda mu: (2 * mu * a, mu**2 * start.J_min * b, mu**2 * B),
+            to_modes=eigenbasis(start),
+        )
 
 
 def nlms(

@@ -16,6 +16,7 @@ from adaptive.algorithms.gradient import StochasticGradient
 from adaptive.bounds import block_bounds
 from adaptive.checks import Array
 from adaptive.curves import Expected, Start, curve, iterate, powers, steady_state
+from adaptive.recursion import SecondMoments, eigenbasis, lms_moments
 from adaptive.regressors import Regressors
 from adaptive.results import FilterRun, LearningCurve
 from adaptive.streaming import CHUNK, AdaptiveFilter, Block, Memory, Record, StepSize, TogetherRun
@@ -119,6 +120,12 @@ class PowerNormalizedLMS(StochasticGradient):
         """Learning curve with known powers; exact for independent Gaussian regressors."""
         return predict_known_powers(self, problem, np.eye(problem.taps), steps=steps, w0=w0)
 
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``."""
+        return known_powers_moments(self, problem, np.eye(problem.taps), w0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformDomainLMS(PowerNormalizedLMS):
@@ -192,8 +199,19 @@ class TransformDomainLMS(PowerNormalizedLMS):
         self, problem: WienerProblem, *, steps: int, w0: ArrayLike | None = None
     ) -> LearningCurve:
         """Learning curve of one channel with known powers of the bins."""
-        T = scipy.fft.dct(np.eye(problem.taps), axis=0, norm="ortho")
-        return predict_known_powers(self, problem, T, steps=steps, w0=w0)
+        return predict_known_powers(self, problem, _dct(problem.taps), steps=steps, w0=w0)
+
+    def second_moments(
+        self, problem: WienerProblem, *, w0: ArrayLike | None = None
+    ) -> SecondMoments:
+        """The recursion of ``predict``."""
+        return known_powers_moments(self, problem, _dct(problem.taps), w0)
+
+
+def _dct(taps: int) -> Array:
+    """(L, L) orthonormal DCT-II."""
+    matrix: Array = scipy.fft.dct(np.eye(taps), axis=0, norm="ortho")
+    return matrix
 
 
 def predict_known_powers(
@@ -229,16 +247,9 @@ def predict_known_powers(
     (Narayan, Peterson and Narasimha 1983).
     """
     outer = Start.of(problem, algorithm.constant_mu, steps, w0)
-    T = _unitary(transform, problem.taps)
-    root = np.sqrt(_step_powers(algorithm, problem, T))
-    backward = T.conj().T / root  # w = backward g
-    x = T / root[:, None]
-    R = x @ problem.R @ x.conj().T
-    inner = WienerProblem(R=(R + R.conj().T) / 2, P=problem.P @ x.T, d_power=problem.d_power)
-    # errors are counted from the w_o of `problem`, which need not be the one of least norm in g
-    weights = problem.modes.to_weights(outer.v)
-    v = inner.modes.to_modes(weights @ (root[:, None] * T).T)
-    start = Start.build(inner.modes, v, problem.J_min, outer.mu, outer.steps)
+    inner, start, forward = _scaled(algorithm, problem, transform, outer)
+    # w = backward g, with D the squared length of the rows of D^1/2 T
+    backward = forward.conj().T / np.sum(np.abs(forward) ** 2, axis=1)
     mu, kappa, lam = start.mu, start.kappa, start.lam
 
     # |w - w_o|^2 = v^H M v: the off-diagonal moments enter, and each one only decays
@@ -263,6 +274,33 @@ def predict_known_powers(
         block_bounds(inner.R, block=1).of(complex_data=start.circular),
         assumption=start.independence + "; the powers of the taps are known",
     )  # fmt: skip
+
+
+def known_powers_moments(
+    algorithm: PowerNormalizedLMS,
+    problem: WienerProblem,
+    transform: ArrayLike,
+    w0: ArrayLike | None,
+) -> SecondMoments:
+    """The recursion of :func:`predict_known_powers`."""
+    inner, start, forward = _scaled(algorithm, problem, transform, Start.of(problem, 1.0, 1, w0))
+    bounds = block_bounds(inner.R, block=1).of(complex_data=start.circular)
+    return lms_moments(start, bounds, to_modes=eigenbasis(start) @ forward)
+
+
+def _scaled(
+    algorithm: PowerNormalizedLMS, problem: WienerProblem, transform: ArrayLike, outer: Start
+) -> tuple[WienerProblem, Start, Array]:
+    """The problem in the coordinates g = D^1/2 T w, where it starts, and D^1/2 T."""
+    T = _unitary(transform, problem.taps)
+    root = np.sqrt(_step_powers(algorithm, problem, T))
+    x = T / root[:, None]
+    R = x @ problem.R @ x.conj().T
+    inner = WienerProblem(R=(R + R.conj().T) / 2, P=problem.P @ x.T, d_power=problem.d_power)
+    forward = root[:, None] * T
+    # errors are counted from the w_o of `problem`, which need not be the one of least norm in g
+    v = inner.modes.to_modes(problem.modes.to_weights(outer.v) @ forward.T)
+    return inner, Start.build(inner.modes, v, problem.J_min, outer.mu, outer.steps), forward
 
 
 def _step_powers(algorithm: PowerNormalizedLMS, problem: WienerProblem, T: Array) -> Array:

@@ -94,6 +94,7 @@ FIRST_PAGE = [
     "WienerProblem",
     "autocorrelation",
     "estimate_delay",
+    "design_step",
     "SystemIdentification",
     "AutoRegressive",
     "GaussianRegressors",

@@ -160,6 +160,9 @@ ADAPTIVE: Good = {
     "learned": lambda: adaptive.lms(signal(0), signal(1), mu=0.02, taps=TAPS, record="all"),
     "window": lambda: 3,
     "dB": lambda: 3.0,
+    "misadjustment": lambda: 0.1,
+    "within_dB": lambda: 1.0,
+    "tracking": lambda: None,
     "part": lambda: 0.5,
 }
 CNNBRIDGE: Good = {
@@ -230,6 +233,7 @@ SPECIAL: dict[str, Good] = {
     "adaptive.LeastMeanFourth": {"mix": lambda: 0.0},
     "adaptive.measures.erle": {"d_power": lambda: None},
     "adaptive.observed_edge": {"taps": lambda: None},
+    "adaptive.design_step": {"samples": lambda: 200, "taps": lambda: None},
     "adaptive.simulate": {"record": lambda: 1, "mu": lambda: None},
     **{
         f"adaptive.minibatch.{name}": {
