@@ -4,6 +4,13 @@ Each is documented where it is made. They are all importable from here, for anno
 ``isinstance``.
 """
 
+from cnnbridge.inspection.record import (
+    Inspection,
+    LayerCurvature,
+    LayerHorizon,
+    LayerInspection,
+    Sharpness,
+)
 from cnnbridge.layers.capture import Tape
 from cnnbridge.learning.audit import Audit
 from cnnbridge.learning.compare import Comparison
@@ -44,7 +51,11 @@ __all__ = [
     "Edge",
     "Extremes",
     "FirstStep",
+    "Inspection",
     "KroneckerModes",
+    "LayerCurvature",
+    "LayerHorizon",
+    "LayerInspection",
     "LayerPrediction",
     "LayerReading",
     "LearningRateBounds",
@@ -61,6 +72,7 @@ __all__ = [
     "Prediction",
     "Replay",
     "SampledAutocorrelation",
+    "Sharpness",
     "SharpnessTrack",
     "SpectralDensity",
     "Spectrum",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from cnnbridge.inspection.curvature import along_modes, sharpest
 from cnnbridge.inspection.layers import layer_record
 from cnnbridge.inspection.models import Pass, batches_of, built, eager, run_eagerly
 from cnnbridge.inspection.record import Inspection, LayerInspection, Sharpness
+from cnnbridge.inspection.resuming import Kept, fingerprint
 from cnnbridge.inspection.warnings import warnings_of
 from cnnbridge.inspection.watching import Readers, Watched
 from cnnbridge.layers.isolation import same_random_state, unchanged
@@ -51,6 +53,7 @@ def inspect(
     closely: Sequence[str] = (),
     budget: str | float | None = None,
     progress: Progress | None = None,
+    keep: str | Path | None = None,
     seed: int = 0,
 ) -> Inspection:
     """Look at every convolution and linear layer of a network: modes, spectra, bounds, times.
@@ -82,6 +85,9 @@ def inspect(
     budget : seconds, or a text such as "2m" or "12 steps". What does not fit is named in
         ``skipped``.
     progress : called with a sentence and the seconds so far.
+    keep : folder to save the inspection in, as ``Inspection.save``. After an exception or Ctrl-C it
+        holds the spectra and parts that were finished. A later call with the same weights,
+        settings and first batch takes these from there, also what an earlier budget had room for.
     seed : of the sampled patches.
 
     Returns
@@ -94,6 +100,7 @@ def inspect(
     ValueError : a number is out of range; no batch, or one with NaN, or that the model or the loss
         cannot take; the model has no layer to read, or none of that name.
     MemoryError : a batch needs more memory than the device has.
+    ModuleNotFoundError, OSError : the inspection cannot be saved in ``keep``.
 
     Examples
     --------
@@ -112,6 +119,9 @@ def inspect(
         _checks.function("progress", progress)
     wanted = _parts(parts)
     closely = [instance("closely", name, str) for name in items("closely", closely, "names")]
+    if layers is not None:
+        layers = [instance("layers", name, str) for name in items("layers", layers, "names")]
+    folder = _folder(keep)
     plain, notes = eager(model)
     run = Pass(loss)
 
@@ -119,30 +129,41 @@ def inspect(
         if progress is not None:
             progress(sentence, limit.spent)
 
+    # what changes no number of a layer is left out: parts, closely, budget
+    settings = (rates.sgd, layers, samples, seed, _described(loss))
     # a loader that shuffles draws random numbers, too
     with run_eagerly(plain), same_random_state():
-        reading = _read(plain, loader, run, limit, report, (layers, samples, seed))
-    work = _Work(reading, run, limit, report)
+        reading = _read(
+            plain, loader, run, limit, report, (layers, samples, seed, settings, folder)
+        )
+    reading.notes = (*notes, *reading.notes, *rates.notes)
+    work = _Work(reading, run, rates.sgd, limit, report)
     work.seconds["reading"] = limit.spent
-    with work.timed("spectra"):
-        _decompose(reading.readers.called, rates.of, limit, report, work.found, work.skipped)
-    with same_random_state():
-        work.look(wanted, rates, seed)
-        work.look_closely(closely)
-    return Inspection(
-        layers=work.found,
-        warnings=warnings_of(work.found.values(), work.sharpness, rates.sgd),
-        skipped=work.skipped,
-        notes=(*notes, *reading.notes, *rates.notes),
-        sgd=rates.sgd,
-        loss=reading.loss,
-        batches=reading.batches,
-        images=reading.images,
-        sharpness=work.sharpness,
-        degree=work.degree,
-        **work.advice(),
-        seconds=work.seconds,
-    )
+    try:
+        with work.timed("spectra"):
+            work.decompose(rates)
+        with same_random_state():
+            work.look(wanted, rates, seed)
+            work.look_closely(closely)
+    except BaseException:
+        if folder is not None and work.found:
+            work.save(folder)
+        raise
+    return work.inspection() if folder is None else work.save(folder)
+
+
+def _folder(keep: str | Path | None) -> Path | None:
+    if keep is not None and not isinstance(keep, str | Path):
+        raise TypeError(f"keep must be the path of a folder; got {type(keep).__name__}")
+    return None if keep is None else Path(keep)
+
+
+def _described(loss: Loss) -> str:
+    """The loss in words that are the same in every process."""
+    if loss is None or isinstance(loss, nn.Module):
+        return repr(loss)
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _parts(parts: Sequence[str]) -> tuple[str, ...]:
@@ -153,7 +174,12 @@ class _Work:
     """What is found after the reading, part by part, as far as the budget goes."""
 
     def __init__(
-        self, reading: _Reading, run: Pass, limit: Budget, report: Callable[[str], None]
+        self,
+        reading: _Reading,
+        run: Pass,
+        sgd: SGD | None,
+        limit: Budget,
+        report: Callable[[str], None],
     ) -> None:
         self.found: dict[str, LayerInspection] = {}
         self.skipped = dict(reading.readers.skipped)
@@ -161,6 +187,54 @@ class _Work:
         self.sharpness: Sharpness | None = None
         self.degree: str | None = None
         self._reading, self._run, self._limit, self._report = reading, run, limit, report
+        self._sgd = sgd
+        # parts that came to their end, with what each added to ``skipped``
+        self._done: dict[str, dict[str, str]] = {}
+
+    def inspection(self) -> Inspection:
+        """What there is so far."""
+        reading = self._reading
+        return Inspection(
+            layers=self.found,
+            warnings=warnings_of(self.found.values(), self.sharpness, self._sgd),
+            skipped=self.skipped,
+            notes=reading.notes,
+            sgd=self._sgd,
+            loss=reading.loss,
+            batches=reading.batches,
+            images=reading.images,
+            sharpness=self.sharpness,
+            degree=self.degree,
+            **self.advice(),
+            seconds=self.seconds,
+        )
+
+    def save(self, folder: Path) -> Inspection:
+        """Write what there is so far, for a later call to go on from."""
+        found = self.inspection()
+        Kept.forget(folder)
+        found.save(folder)
+        if self._reading.whole:
+            Kept.write(folder, self._reading.mark, self._done)
+        return found
+
+    def decompose(self, rates: _Rates) -> None:
+        """The spectra of the layers; those that an earlier call left are taken from it."""
+        called, kept = self._reading.readers.called, self._reading.kept
+        known = kept.inspection.layers if kept.inspection is not None else {}
+        self.found.update({name: known[name] for name in called if name in known})
+        new = {name: watched for name, watched in called.items() if name not in known}
+        try:
+            _decompose(new, rates.of, self._limit, self._report, self.found, self.skipped)
+        finally:
+            # back in the order of the network
+            for name in [name for name in called if name in self.found]:
+                self.found[name] = self.found.pop(name)
+        if kept.inspection is not None and self.found.keys() == known.keys():
+            self._done = dict(kept.done)
+            self.sharpness, self.degree = kept.inspection.sharpness, kept.inspection.degree
+            for entries in self._done.values():
+                self.skipped |= entries
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -192,6 +266,8 @@ class _Work:
         prices = {"curvature": 12.0, "sharpness": 60.0, "degree": 12.0}
         for part in parts:
             expected = prices[part] * self._reading.pass_seconds
+            if part in self._done:
+                continue
             if not self.found:
                 self.skipped[part] = "no layer was read"
             elif not math.isfinite(self._reading.loss):
@@ -202,8 +278,15 @@ class _Work:
             elif not self._limit.fits(expected):
                 self.skipped[part] = f"it did not fit into the budget ({expected:.1f} s expected)"
             else:
-                with self.timed(part):
+                with self.timed(part), self._finishing(part):
                     self._tried(part, verbs[part])
+
+    @contextmanager
+    def _finishing(self, part: str) -> Iterator[None]:
+        """Note that the block came to its end, and what it skipped."""
+        before = set(self.skipped)
+        yield
+        self._done[part] = {k: v for k, v in self.skipped.items() if k not in before}
 
     def look_closely(self, patterns: Sequence[str]) -> None:
         """The layers that these patterns name."""
@@ -214,11 +297,13 @@ class _Work:
                 f"are {', '.join(map(repr, self.found)) or 'none'}"
             )
         for name in chosen:
+            if f"{name}, closely" in self._done:
+                continue
             if not self._limit.fits(0.0):
                 self.skipped[f"{name}, closely"] = "it did not fit into the budget"
                 continue
             self._report(f"closely: {name}")
-            with self.timed("closely"):
+            with self.timed("closely"), self._finishing(f"{name}, closely"):
                 self.found[name] = looked_at_closely(
                     self._reading.model,
                     self._reading.first,
@@ -259,6 +344,11 @@ class _Reading:
         self.readers = readers
         self.pass_seconds = 0.0
         self.notes: tuple[str, ...] = ()
+        # the hash of what is looked at, and what an earlier call found in it
+        self.mark = ""
+        self.kept = Kept()
+        # whether the loader came to its end, so that another call would read the same
+        self.whole = True
         self.batches = self.images = 0
         self._losses = 0.0
         self.first: Any = None
@@ -272,6 +362,19 @@ class _Reading:
             self.first = batch
 
     @property
+    def known(self) -> bool:
+        """Whether an earlier call read every layer that is called, from every batch."""
+        called = self.readers.called.values()
+        return self.kept.inspection is not None and all(each.known for each in called)
+
+    def take_known(self) -> None:
+        """Take the means over all batches from the earlier call."""
+        earlier = self.kept.inspection
+        assert earlier is not None
+        self.batches, self.images = earlier.batches, earlier.images
+        self._losses = earlier.loss * earlier.images
+
+    @property
     def loss(self) -> float:
         return self._losses / self.images if self.images else math.nan
 
@@ -282,10 +385,10 @@ def _read(
     run: Pass,
     limit: Budget,
     report: Callable[[str], None],
-    choice: tuple[Sequence[str] | None, int, int],
+    choice: tuple[Sequence[str] | None, int, int, Any, Path | None],
 ) -> _Reading:
     """Put the batches through the model, with a reader on every layer."""
-    patterns, samples, seed = choice
+    patterns, samples, seed, settings, folder = choice
     place = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
     given = batches_of(loader)
     first = placed(next(given), place)
@@ -293,6 +396,10 @@ def _read(
     readers = Readers(model, patterns, samples=samples, seed=seed)
     reading = _Reading(model, readers)
     reading.notes = notes
+    if folder is not None:
+        reading.mark = fingerprint(model, first, *settings)
+        reading.kept = Kept.of(folder, reading.mark)
+        readers.forget(reading.kept.layers)
     with unchanged(model), torch.no_grad(), readers.reading():
         batch, last = first, 0.0
         while True:
@@ -303,7 +410,11 @@ def _read(
             report(f"batch {reading.batches} read")
             if reading.batches == 1 and limit.steps is not None:
                 limit.measured(_forward_seconds(model, batch, run, readers))
+            if reading.known:
+                reading.take_known()
+                break
             if not limit.fits(last, share=READING):
+                reading.whole = False
                 reading.notes += (
                     f"The budget was enough to read {reading.batches} batches of the loader.",
                 )
@@ -350,9 +461,6 @@ def _decompose(
             pace = max(pace * 0.5, (time.perf_counter() - begin) / price)
             report(f"spectrum {done} of {len(names)}: {name}")
         watched.reader = None
-    for name in [n for n in names if n in found]:
-        # back in the order of the network
-        found[name] = found.pop(name)
 
 
 def _price(watched: Watched) -> float:

@@ -386,6 +386,18 @@ class Inspection:
 
         return write(self, Path(folder))
 
+    @classmethod
+    def load(cls, folder: str | Path) -> Inspection:
+        """Read back what ``save`` wrote: the arrays to the bit, the other numbers to six digits.
+
+        Raises
+        ------
+        ValueError : the folder holds no inspection, or one that cannot be read.
+        """
+        from cnnbridge.inspection.files import read
+
+        return read(Path(folder))
+
     def __str__(self) -> str:
         lines = [f"{len(self.layers)} layers, {self.images:,} images in {self.batches} batches"]
         lines += [str(layer) for layer in self.layers.values()]

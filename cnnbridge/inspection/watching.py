@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -30,6 +30,7 @@ class Watched:
     reader : None until the layer is called.
     calls : how often it was.
     problem : why its input cannot be read, if it cannot.
+    known : whether its statistics are there already, so that nothing is read.
     """
 
     def __init__(self, name: str, layer: Layer, kind: str, options: dict[str, Any]) -> None:
@@ -39,12 +40,13 @@ class Watched:
         self.reader: LayerReader | None = None
         self.calls = 0
         self.problem = ""
+        self.known = False
         self._options = options
 
     def read(self, x: Any) -> None:
         """Read what enters the layer; what cannot be read is a problem, and no exception."""
         self.calls += 1
-        if self.problem:
+        if self.problem or self.known:
             return
         try:
             if not isinstance(x, torch.Tensor):
@@ -84,6 +86,7 @@ class Readers:
         self.skipped: dict[str, str] = {}
         self._samples, self._seed = samples, seed
         self._paused = False
+        self._known: frozenset[str] = frozenset()
         self._watched: dict[str, Watched] = {}
         self._attention: dict[str, nn.MultiheadAttention] = {}
         for name, module in model.named_modules():
@@ -117,7 +120,15 @@ class Readers:
     def _watch(self, name: str, layer: Layer, kind: str) -> Watched:
         # each layer draws its own sample
         seed = self._seed * 1_000_003 + len(self._watched)
-        return Watched(name, layer, kind, {"samples": self._samples, "seed": seed})
+        watched = Watched(name, layer, kind, {"samples": self._samples, "seed": seed})
+        watched.known = name in self._known
+        return watched
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Do not read these layers, whose statistics are known; only note that they are called."""
+        self._known = frozenset(names)
+        for name in self._known & self._watched.keys():
+            self._watched[name].known = True
 
     def _choose(self, patterns: Sequence[str]) -> None:
         patterns = [instance("layers", p, str) for p in items("layers", patterns, "names")]
@@ -187,7 +198,7 @@ class Readers:
         for name in self._watched.keys() - self.called.keys():
             self.skipped[name] = "the forward pass does not call it"
         for name, watched in list(self.called.items()):
-            if watched.reader is None:
+            if watched.reader is None and not watched.known:
                 self.skipped[name] = watched.problem or "its input was empty"
                 del self.called[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -33,17 +34,8 @@ def lightning_callback(
     --------
     >>> trainer = Trainer(callbacks=[lightning_callback(every=100)])  # doctest: +SKIP
     """
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        try:
-            from pytorch_lightning import Callback  # type: ignore[assignment,unused-ignore]  # either, not both
-        except ImportError:
-            raise ImportError(
-                "lightning_callback needs Lightning; it is not installed: pip install lightning"
-            ) from None
 
-    class MonitorCallback(Callback):  # type: ignore[misc, no-any-unimported]
+    class MonitorCallback(_base()):  # type: ignore[misc]
         """Forwards to the monitor, which decides everything."""
 
         monitor: Monitor | None = None
@@ -78,3 +70,15 @@ def lightning_callback(
             self.on_train_end(trainer, pl_module)
 
     return MonitorCallback()
+
+
+def _base() -> Any:
+    """The Callback of whichever package is there; Lightning goes by two names."""
+    for package in ("lightning.pytorch", "pytorch_lightning"):
+        try:
+            return importlib.import_module(package).Callback
+        except ImportError:
+            continue
+    raise ImportError(
+        "lightning_callback needs Lightning; it is not installed: pip install lightning"
+    )

@@ -25,6 +25,8 @@ import cnnbridge
 TAPS, N, STEPS = 3, 24, 12
 # entered with ``with``, fed by a training loop, or made by the package for its users to read
 NOT_CALLED = {"capture", "Monitor", "replay", "Geometry"}
+# not spoilt: files would be written to wherever a text points
+WRITTEN_TO = {"keep"}
 # between modules of adaptive; their users check what they hand on
 INSIDE = {"distribution", "unit_noise", "delay_line", "deviations", "band"}
 
@@ -241,7 +243,7 @@ SPECIAL: dict[str, Good] = {
         }
         for name in ("predict_minibatch", "minibatch_edge", "lyapunov_edge", "minibatch_edges")
     },
-    "cnnbridge.inspect": {"layers": lambda: None, "momentum": lambda: 0.0},
+    "cnnbridge.inspect": {"layers": lambda: None, "momentum": lambda: 0.0, "keep": lambda: None},
     "cnnbridge.first_step_is_nlms": {"x": lambda: batch()[0], "target": lambda: batch()[1],
                                      "conv": lambda: "0"},
     "cnnbridge.nlms_departures": {"x": lambda: batch()[0], "target": lambda: batch()[1],
