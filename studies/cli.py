@@ -1,4 +1,4 @@
-"""The command line, ``naturalmodes``: list, run, judge, reproduce, sweep, compare.
+"""The command line, ``naturalmodes``: list, run, judge, reproduce, sweep, compare, inspect.
 
 What a command needs is imported when it runs, so that naming the studies takes no time and no
 package that the user has not installed.
@@ -19,6 +19,7 @@ import studies
 from studies import registry
 from studies.engine.errors import UserError, missing
 from studies.engine.interrupts import interruptible
+from studies.inspecting import command as inspecting
 
 if TYPE_CHECKING:
     from studies.engine.summary import Summary
@@ -287,3 +288,6 @@ def _finish(summary: Summary) -> None:
 def _sentence(text: str) -> str:
     # not capitalised: the first word may be a name, and names have their own case
     return text if text.endswith((".", "?", "!")) else text + "."
+
+
+inspecting.register(app, _one_sentence)

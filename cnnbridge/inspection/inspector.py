@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -390,6 +390,7 @@ def _read(
     """Put the batches through the model, with a reader on every layer."""
     patterns, samples, seed, settings, folder = choice
     place = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
+    of = _how_many(loader)
     given = batches_of(loader)
     first = placed(next(given), place)
     model, notes = built(model, first, run)
@@ -407,7 +408,7 @@ def _read(
             reading.add(batch, run.explained(model, batch, reading.batches))
             last = max(last, time.perf_counter() - begin)
             reading.pass_seconds = last
-            report(f"batch {reading.batches} read")
+            report(f"batch {reading.batches}{of} read")
             if reading.batches == 1 and limit.steps is not None:
                 limit.measured(_forward_seconds(model, batch, run, readers))
             if reading.known:
@@ -427,6 +428,15 @@ def _read(
     return reading
 
 
+def _how_many(loader: Any) -> str:
+    try:
+        several = isinstance(loader, Sized) and not isinstance(loader, tuple | dict | torch.Tensor)
+        return f" of {len(loader)}" if several else ""
+    except TypeError:
+        # a DataLoader has a length whether its data have one or not
+        return ""
+
+
 def _forward_seconds(model: nn.Module, batch: Any, run: Pass, readers: Readers) -> float:
     with readers.paused():
         begin = time.perf_counter()
@@ -443,11 +453,11 @@ def _decompose(
     skipped: dict[str, str],
 ) -> None:
     """Records of the layers, the cheapest first, each freed when it is done."""
-    names = list(called)
-    pace = 0.0
-    for done, name in enumerate(sorted(names, key=lambda n: _price(called[n])), 1):
-        watched = called[name]
-        price = _price(watched)
+    prices = {name: _price(watched) for name, watched in called.items()}
+    pace, left = 0.0, sum(prices.values())
+    for done, name in enumerate(sorted(prices, key=lambda n: prices[n]), 1):
+        watched, price = called[name], prices[name]
+        left -= price
         if not limit.fits(pace * price):
             skipped[name] = (
                 f"its spectrum did not fit into the budget ({pace * price:.1f} s expected)"
@@ -459,7 +469,7 @@ def _decompose(
             except ValueError as error:
                 skipped[name] = str(error)
             pace = max(pace * 0.5, (time.perf_counter() - begin) / price)
-            report(f"spectrum {done} of {len(names)}: {name}")
+            report(f"spectrum {done} of {len(prices)}: {name}; about {pace * left:.0f} s to go")
         watched.reader = None
 
 

@@ -1,0 +1,1 @@
+"""The command ``naturalmodes inspect``: networks of the user's, found by name."""
