@@ -77,18 +77,59 @@ def largest_curvatures(
         result: Array = product(torch.as_tensor(v.ravel(), device=place)).cpu().numpy()
         return result
 
+    found = largest_eigenvalues(multiply, P, tolerance, top=top, guess=guess)
+    objective.release()
+    return found
+
+
+def largest_eigenvalues(
+    multiply: Callable[[Array], Array],
+    size: int,
+    tolerance: float,
+    *,
+    top: int = 1,
+    guess: Array | None = None,
+    basis: int = 20,
+    restarts: int | None = None,
+) -> tuple[Array, Array | None]:
+    """The largest eigenvalues of a symmetric matrix by Lanczos on products with it.
+
+    Parameters
+    ----------
+    multiply : the product of the matrix with a vector.
+    size : rows of the matrix.
+    tolerance : relative, at which Lanczos stops.
+    top : how many eigenvalues, fewer than ``size``.
+    guess : of the first eigenvector.
+    basis : vectors that Lanczos keeps at least.
+    restarts : after which it gives up; None for ten times the size.
+
+    Returns
+    -------
+    (top,) eigenvalues, descending, and the vector of the first; zeros and None for a matrix that
+    is zero.
+
+    Raises
+    ------
+    scipy.sparse.linalg.ArpackNoConvergence : not converged after ``restarts``.
+    """
     # a start that is random but fixed: it must not be orthogonal to the top eigenvector
-    start = np.random.default_rng(0).standard_normal(P)
+    start = np.random.default_rng(0).standard_normal(size)
     if not multiply(start).any():
         # ARPACK refuses a matrix that is zero
         return np.zeros(top), None
-    operator = scipy.sparse.linalg.LinearOperator((P, P), matvec=multiply, dtype=np.float64)
+    operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=multiply, dtype=np.float64)
     if guess is not None:
         start = guess + 0.01 * start / np.linalg.norm(start)
     values, vectors = scipy.sparse.linalg.eigsh(
-        operator, k=top, which="LA", v0=start, tol=tolerance, ncv=min(P, max(20, 2 * top + 1))
+        operator,
+        k=top,
+        which="LA",
+        v0=start,
+        tol=tolerance,
+        ncv=min(size, max(basis, 2 * top + 1)),
+        maxiter=restarts,
     )
-    objective.release()
     order = np.argsort(-values)
     return values[order], vectors[:, order[0]]
 

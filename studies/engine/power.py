@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Literal
 
 import numpy as np
 
-from studies.engine.checks import Interval, Verdict, median_verdict, worst
+from studies.engine.checks import CONFIDENCE, Interval, Verdict, median_verdict, worst
 from studies.engine.protocol import Table
 from studies.engine.text import number
 
-__all__ = ["Prediction", "power_table", "verdict_rates"]
+__all__ = ["Prediction", "power_table", "share_table", "verdict_rates"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +115,44 @@ def power_table(predictions: Sequence[Prediction], seeds: int, disturbance: floa
         "The bound of a check that fails is corrected for the number of checks."
     )
     return Table("What the rule can distinguish", COLUMNS, rows, [text], printed=False)
+
+
+def share_table(seeds: int, family: int) -> Table:
+    """What a rule of median checks says if a given share of all seeds is on one side of a limit.
+
+    Exact for any distribution, because a bound of the median is a count of seeds.
+
+    Parameters
+    ----------
+    seeds : values of each check.
+    family : number of checks of which one that fails makes the study fail.
+    """
+    level = 1 - CONFIDENCE
+    rows = []
+    for share in (0.5, 0.9, 0.95, 0.99):
+        one_holds = _chance(seeds, _spare(seeds, level), share)
+        one_fails = _chance(seeds, _spare(seeds, level / family), share)
+        chances = [one_holds, one_holds**family, one_fails, 1 - (1 - one_fails) ** family]
+        rows.append([f"{100 * share:g} %", *(f"{100 * p:.2g} %" for p in chances)])
+    text = (
+        f"Known before the runs, for {seeds} seeds and independent checks, whatever the "
+        "distribution. The first column is the share of all possible seeds that lie on one side of "
+        "a limit: the right one for the next two columns, the wrong one for the last two. At 50 % "
+        "the median is the limit, and the last column is the chance of a false alarm."
+    )
+    columns = ("share of seeds", "one holds", f"all {family} hold", "one fails", "any fails")
+    return Table("What the rule can distinguish", columns, rows, [text], printed=False)
+
+
+def _spare(n: int, level: float) -> int:
+    """How many of n seeds may be on the other side of a one-sided bound; -1 if none suffice."""
+    tail, spare = 0.0, -1
+    while spare + 1 <= n and tail + comb(n, spare + 1) * 0.5**n <= level:
+        spare += 1
+        tail += comb(n, spare) * 0.5**n
+    return spare
+
+
+def _chance(n: int, spare: int, share: float) -> float:
+    """Chance that at most ``spare`` of n seeds are on the other side."""
+    return sum(comb(n, k) * (1 - share) ** k * share ** (n - k) for k in range(spare + 1))

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.autograd.forward_ad as forward_mode
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence
 from torch import nn
 
 import cnnbridge
 from cnnbridge import SplitBatchNorm
 from cnnbridge.layers.isolation import unchanged
-from cnnbridge.learning.objective import load_forward_mode
+from cnnbridge.learning.objective import gauss_newton, load_forward_mode
+from cnnbridge.learning.sharpness import largest_eigenvalues
 from studies.training.networks import conv_layers
 
 __all__ = [
@@ -109,55 +110,59 @@ def gauss_newton_edge(
 
     Notes
     -----
-    The largest eigenvalue of J' H J is that of L' J J' L, where H = L L' is the Hessian of the loss
-    by the logits and L = diag(sqrt p) - p sqrt(p)' for the softmax p of each image. Both products
-    come from one graph: J' v by a backward pass, J u by differentiating J' v, linear in v.
+    ``cnnbridge.sharpness`` refuses a loss that is not finite. Here both ends are results, since a
+    network that has diverged is one of those that a study compares.
     """
     chosen = list(model.parameters() if parameters is None else parameters)
+    sizes = [w.numel() for w in chosen]
     with unchanged(model), torch.enable_grad():
         logits = model(images)
         if not torch.isfinite(logits).all():
             return 0.0
-        p = logits.detach().softmax(1)
-        v = torch.zeros_like(logits, requires_grad=True)
-        pulled = torch.autograd.grad(logits, chosen, v, create_graph=True, allow_unused=True)
-    used = [(part, i) for i, part in enumerate(pulled) if part is not None and part.requires_grad]
-    if not used:
-        return math.inf
-    kept = [chosen[i] for _, i in used]
-    held = None if masks is None else [masks[i] for _, i in used]
-    linear = [part for part, _ in used]
-    root = p.sqrt()
+        # the curvature of the cross-entropy by the logits is the same for all labels
+        value = nn.functional.cross_entropy(logits, logits.argmax(1))
+        if not _felt(logits, chosen):
+            return math.inf
+        curvature = gauss_newton([logits], value, chosen)
 
-    def product(z: Array) -> Array:
-        with torch.no_grad():
-            t = torch.as_tensor(z, dtype=logits.dtype, device=logits.device).reshape(p.shape)
-            t = (root * t - p * (root * t).sum(1, keepdim=True)) / math.sqrt(len(p))
-        u = torch.autograd.grad(logits, kept, t, retain_graph=True)
-        if held is not None:
-            u = tuple(part * mask for part, mask in zip(u, held, strict=True))
-        (t,) = torch.autograd.grad(linear, v, u, retain_graph=True)
-        t = (root * t - root * (p * t).sum(1, keepdim=True)) / math.sqrt(len(p))
-        out: Array = t.flatten().double().cpu().numpy()
-        return out
+        def multiply(v: Array) -> Array:
+            flat = torch.as_tensor(v.ravel(), dtype=logits.dtype, device=logits.device)
+            parts = [t.view_as(w) for t, w in zip(flat.split(sizes), chosen, strict=True)]
+            found = curvature(_masked(parts, masks))
+            pairs = zip(found, chosen, strict=True)
+            full = [torch.zeros_like(w) if t is None else t for t, w in pairs]
+            out = torch.cat([t.detach().flatten() for t in _masked(full, masks)])
+            result: Array = out.double().cpu().numpy()
+            return result
 
-    size = p.numel()
-    start = np.random.default_rng(0).standard_normal(size)
-    size_of_first = np.linalg.norm(product(start))
-    if not np.isfinite(size_of_first):
-        return 0.0
-    if size_of_first == 0:
-        return math.inf
-    operator = LinearOperator((size, size), matvec=product, dtype=float)
-    try:
-        # each product costs a pass through the network; a small basis needs half as many
-        (top,) = eigsh(
-            operator, k=1, v0=start, ncv=8, tol=1e-2, return_eigenvectors=False, maxiter=100
-        )
-    except ArpackNoConvergence as error:
-        # it converges wherever the curvature is not next to zero
-        top = max(error.eigenvalues, default=0.0)
-    return 2 / float(top) if top > 0 else math.inf
+        probe = multiply(np.ones(sum(sizes)))
+        if not np.isfinite(probe).all():
+            return 0.0
+        try:
+            # each product costs a pass through the network; a small basis needs half as many
+            values, _ = largest_eigenvalues(multiply, sum(sizes), 1e-2, basis=8, restarts=100)
+            top = float(values[0])
+        except ArpackNoConvergence as error:
+            # it converges wherever the curvature is not next to zero
+            top = float(max(error.eigenvalues, default=0.0))
+    return 2 / top if top > 0 else math.inf
+
+
+def _felt(logits: torch.Tensor, parameters: Sequence[torch.Tensor]) -> bool:
+    """Whether any of the parameters affects the output."""
+    if not logits.requires_grad:
+        return False
+    slopes = torch.autograd.grad(logits.sum(), parameters, retain_graph=True, allow_unused=True)
+    return any(part is not None for part in slopes)
+
+
+def _masked(
+    parts: Sequence[torch.Tensor], masks: Sequence[torch.Tensor] | None
+) -> list[torch.Tensor]:
+    """Each part times its mask, if there are any."""
+    if masks is None:
+        return list(parts)
+    return [part * mask for part, mask in zip(parts, masks, strict=True)]
 
 
 def length_felt(model: nn.Module, images: torch.Tensor, *, draws: int = 4) -> list[torch.Tensor]:

@@ -39,13 +39,15 @@ EXPERIMENT = (
 )
 RULE = (
     "Seven checks without BatchNorm and the same seven with it, at trained checkpoints, each on "
-    "the one-sided 95 % bound of the median over seeds, which assumes no distribution. In the "
-    "convolution where it is least: (a) the exact Gauss-Newton reading of level 2 has a skill of "
-    f"at least 0 at step {READ_AT}. (b) Level 3 has a skill of at least 0 at step {READ_AT} and "
-    f"at the last step. (c) Re-linearising every {RELINEARIZE} steps brings the error at the last "
-    f"step to at most {HALF:g} of level 3's. In the convolution where it is least: (d) the plain "
-    f"reading, R times one number, has a skill of at least 0 at step {READ_AT} and a 10 % horizon "
-    f"of at least {HORIZON} steps; (e) the rank correlation between the eigenvalues of R and how "
+    "the one-sided 95 % bound of the median over seeds, which assumes no distribution; for a check "
+    "to fail, on the bound at 1 - 5 % / 14, since one that fails is enough for the claim to fail. "
+    "In the convolution where it is least: (a) the exact Gauss-Newton reading of level 2 has a "
+    f"skill of at least 0 at step {READ_AT}. (b) Level 3 has a skill of at least 0 at step "
+    f"{READ_AT} and at the last step. (c) Re-linearising every {RELINEARIZE} steps brings the "
+    f"error at the last step to at most {HALF:g} of level 3's. In the convolution where it is "
+    "least: (d) the plain reading, R times one number, has a skill of at least 0 at step "
+    f"{READ_AT} and a 10 % horizon of at least {HORIZON} steps; (e) the rank correlation between "
+    "the eigenvalues of R and how "
     f"early their modes move is at least {ORDER:g}; the plain reading predicts 1. The claim holds "
     "if all fourteen hold and fails if one fails."
 )
@@ -107,7 +109,7 @@ class Config:
 
     preset: str
     seed: int = 0
-    seeds: int = 5
+    seeds: int = 9
     audit_seeds: int = 2
     fresh_seeds: int = 1
     cell: Cell = Cell(Images(limit=5000, size=14))

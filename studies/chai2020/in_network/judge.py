@@ -29,6 +29,7 @@ from studies.chai2020.in_network.groups import (
 from studies.chai2020.in_network.tables import median, tables
 from studies.engine import page
 from studies.engine.checks import Check, Interval, at_most, median_check, ratio, tally, worst
+from studies.engine.power import share_table
 from studies.engine.protocol import Findings, Measured
 
 __all__ = ["adding_up", "claim_checks", "evidence_against", "judge"]
@@ -50,7 +51,7 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
         checks=[*claim, *adding_up(groups)],
         reason=f"{tally(claim)}.{words}",
         numbers=page.numbers(claim),
-        tables=tables(list(groups.values())),
+        tables=[*tables(list(groups.values())), share_table(config.seeds, FAMILY)],
         answer=figures.errors(trained) if trained else None,
         against=evidence_against(groups),
         results={"checkpoints": checkpoints(groups)},
@@ -63,7 +64,9 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
 def claim_checks(groups: Groups) -> list[Check]:
     """Make the seven checks without BatchNorm and the same seven with it."""
     return [
-        median_check(f"{words}: {d.name}", d.values(group), d.limit, d.side, unit=d.unit)
+        median_check(
+            f"{words}: {d.name}", d.values(group), d.limit, d.side, unit=d.unit, family=FAMILY
+        )
         for norm, words in WORDS.items()
         for group in [groups.get((norm, True), Group(norm, True, {}))]
         for d in CLAIM
@@ -164,6 +167,10 @@ CLAIM = (
     ),
     Demand("(e) larger eigenvalue moves earlier, worst conv", ORDER, "rank correlation", orders),
 )
+
+
+FAMILY = len(WORDS) * len(CLAIM)
+"""Checks of which one that fails makes the claim fail."""
 
 
 def adding_up(groups: Groups) -> list[Check]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import comb
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from studies.chai2020.mode_curvature.figures import (
     plot_slopes,
 )
 from studies.engine.checks import Check, Interval, Verdict, median_check, worst
+from studies.engine.power import share_table
 from studies.engine.protocol import Figure, Findings, Measured, Table
 from studies.engine.text import number
 
@@ -88,7 +88,7 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
             Table("Curvature by checkpoint", POINT_COLUMNS, point_rows(found), printed=False),
             Table("Stability", RATIO_COLUMNS, ratio_rows(found)),
             Table("Speed and trajectory", SPEED_COLUMNS, speed_rows(found), text=[SPEED_TEXT]),
-            power_table(config),
+            share_table(config.seeds, FAMILY),
         ],
         answer=figure(found),
         against=against(found, each),
@@ -326,42 +326,6 @@ def speed_rows(found: Sequence[Network]) -> list[list[str]]:
 
 def _kinds(found: Sequence[Network]) -> list[str]:
     return list(dict.fromkeys(n.cell.network for n in found))
-
-
-def power_table(config: Config) -> Table:
-    """What the rule says if a given share of all seeds is on the right side of each limit.
-
-    Exact, for any distribution: a bound of the median is a count of seeds.
-    """
-    n = config.seeds
-    rows = []
-    for share in (0.5, 0.9, 0.95, 0.99):
-        one_holds = _chance(n, _spare(n, 0.05), share)
-        one_fails = _chance(n, _spare(n, 0.05 / FAMILY), share)
-        numbers = [one_holds, one_holds**FAMILY, one_fails, 1 - (1 - one_fails) ** FAMILY]
-        rows.append([f"{100 * share:g} %", *(f"{100 * p:.2g} %" for p in numbers)])
-    text = (
-        f"Known before the runs, for {n} seeds and independent checks, whatever the distribution. "
-        "The first column is the share of all possible seeds that lie on one side of a limit: the "
-        "right one for the next two columns, the wrong one for the last two. At 50 % the median "
-        "is the limit, and the last column is the chance of a false alarm."
-    )
-    columns = ("share of seeds", "one holds", f"all {FAMILY} hold", "one fails", "any fails")
-    return Table("What the rule can distinguish", columns, rows, [text], printed=False)
-
-
-def _spare(n: int, level: float) -> int:
-    """How many of n seeds may be on the other side of a one-sided bound; -1 if none suffice."""
-    tail, spare = 0.0, -1
-    while spare + 1 <= n and tail + comb(n, spare + 1) * 0.5**n <= level:
-        spare += 1
-        tail += comb(n, spare) * 0.5**n
-    return spare
-
-
-def _chance(n: int, spare: int, share: float) -> float:
-    """Chance that at most ``spare`` of n seeds are on the other side."""
-    return sum(comb(n, k) * (1 - share) ** k * share ** (n - k) for k in range(spare + 1))
 
 
 # Answer ------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from studies.engine.checks import Check, Interval, Verdict, median_check, worst
+from studies.engine.power import share_table
 from studies.engine.protocol import Findings, Measured, Table
 from studies.engine.text import number
 from studies.related.conditioning import NETS, Config, Net
@@ -17,6 +18,9 @@ from studies.related.conditioning.readings import MEASURES, Readings, median
 __all__ = ["checks_of", "evidence_against", "judge", "layer_rows", "verdict_of"]
 
 Array = np.ndarray
+
+FAMILY = 3
+"""Ways to fail: the first check, the second, or the third and fourth together."""
 
 COLUMNS = ("network, layer", *MEASURES, "R x G at the start", "curvature at the start")
 
@@ -40,6 +44,7 @@ def judge(config: Config, measured: Sequence[Measured]) -> Findings:
         tables=[
             Table("The last layer", COLUMNS, last, text=[about]),
             Table("The convolutions", COLUMNS, [row for row in rows if row not in last]),
+            share_table(config.seeds, FAMILY),
         ],
         answer=layers_figure(readings),
         against=evidence_against(readings, checks),
@@ -50,7 +55,15 @@ def checks_of(readings: Readings) -> list[Check]:
     """The seven checks, in the order of the rule; the first four decide."""
 
     def check(name: str, values: Array, note: str = "") -> Check:
-        return median_check(name, _intervals(values), 0.0, "at least", unit="decades", note=note)
+        return median_check(
+            name,
+            _intervals(values),
+            0.0,
+            "at least",
+            unit="decades",
+            note=note,
+            family=FAMILY,
+        )
 
     checks = [
         check(

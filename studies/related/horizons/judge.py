@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from studies.engine.checks import Check, at_most, inconclusive, median_check, worst
+from studies.engine.power import share_table
 from studies.engine.protocol import Findings, Measured
 from studies.related.horizons import (
     EVERY,
@@ -43,7 +44,11 @@ LEVELS = (
 )
 
 
-def judge(_: Config, measured: Sequence[Measured]) -> Findings:
+FAMILY = 2 * 3 + len(LEVELS)
+"""Checks of which one that fails makes the study fail."""
+
+
+def judge(config: Config, measured: Sequence[Measured]) -> Findings:
     """Turn the measurements into checks, tables and figures."""
     found = collect(measured)
     checks = checks_of(found)
@@ -52,7 +57,7 @@ def judge(_: Config, measured: Sequence[Measured]) -> Findings:
         verdict=worst(check.verdict for check in checks),
         checks=checks,
         reason=f"{holds} of {len(checks)} checks hold, {fails} fail.",
-        tables=tables(found),
+        tables=[*tables(found), share_table(config.seeds, FAMILY)],
         answer=figures.horizons(found) if found else None,
         against=evidence_against(found),
     )
@@ -69,6 +74,7 @@ def checks_of(found: Found) -> list[Check]:
                 LEAST_EXPONENT,
                 "at least",
                 unit="exponent",
+                family=FAMILY,
             ),
             _falling_check(found, start),
             median_check(
@@ -77,6 +83,7 @@ def checks_of(found: Found) -> list[Check]:
                 LARGEST_RATIO,
                 "at most",
                 unit="ratio",
+                family=FAMILY,
             ),
         ]
     checks += [
@@ -86,6 +93,7 @@ def checks_of(found: Found) -> list[Check]:
             0.0,
             "at least",
             unit="skill",
+            family=FAMILY,
         )
         for level, names, over in LEVELS
     ]

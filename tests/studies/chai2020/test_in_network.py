@@ -73,9 +73,9 @@ def test_a_checkpoint_that_is_not_reached_is_a_problem_of_the_run(tmp_path):
 
 def test_networks_follow_from_the_seed():
     trained = [c for c in cells(dataclasses.replace(PRESETS["laptop"], seed=4), "cpu") if c.trained]
-    assert {cell.seed for cell in trained} == {5000, 5001, 5002, 5003, 5004}
+    assert {cell.seed for cell in trained} == set(range(5000, 5009))
     assert {cell.images.seed for cell in trained} == {4}
-    assert [cell.audit_steps for cell in trained] == [20] * 4 + [0] * 6
+    assert [cell.audit_steps for cell in trained] == [20] * 4 + [0] * 14
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -198,7 +198,7 @@ def result(exact=0.5, level_3=0.5, end=None, gain=0.4, plain=0.3, horizon=12, or
     }
 
 
-def groups(seeds=5, norm=None):
+def groups(seeds=9, norm=None):
     """Make up both kinds of network, the one with BatchNorm as asked."""
     return {
         (batch_norm, True): Group(
@@ -236,9 +236,10 @@ def test_each_check_can_fail_alone(check, change):
     assert verdicts(groups(norm=change)) == expected
 
 
-def test_a_single_bad_seed_of_five_leaves_it_open():
+def test_two_bad_seeds_of_nine_leave_it_open():
     found = groups()
-    found[True, True].results[3] = result(exact=-0.1)
+    for seed in (3, 7):
+        found[True, True].results[seed] = result(exact=-0.1)
     assert verdicts(found)[7] == "inconclusive"
 
 

@@ -11,12 +11,9 @@ from torch import nn
 import cnnbridge
 from studies.chai2020.mode_curvature import READINGS, STUDY, Cell, Config
 from studies.chai2020.mode_curvature.judge import (
-    _chance,
-    _spare,
     checks,
     judge,
     networks,
-    power_table,
     verdicts,
 )
 from studies.chai2020.mode_curvature.measure import (
@@ -201,15 +198,6 @@ def test_stronger_readings_do_not_decide(given):
 def test_one_good_seed_of_eight_leaves_it_open():
     """All eight seeds are needed for "fails" at 95 %, corrected for twelve checks."""
     assert read([*made_up(7, slope=2.0), *made_up(8)[7:]])["A"] == "inconclusive"
-
-
-def test_power_is_the_chance_that_enough_seeds_agree():
-    assert (_spare(8, 0.05), _spare(8, 0.05 / 12), _spare(7, 0.05 / 12)) == (1, 0, -1)
-    rng = np.random.default_rng(0)
-    right = (rng.random((20_000, 8)) < 0.9).sum(axis=1)
-    assert _chance(8, 1, 0.9) == pytest.approx((right >= 7).mean(), abs=0.02)
-    assert _chance(8, -1, 0.9) == 0
-    assert len(power_table(CONFIG).rows) == 4
 
 
 def test_layers_with_too_few_modes_do_not_count():
