@@ -19,7 +19,7 @@ def test_gallery(script, tmp_path):
     assert figure.stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("guide", ["coming-from-matlab.md", "coming-from-padasip.md"])
+@pytest.mark.parametrize("guide", ["coming-from-matlab.md", "coming-from-python-filters.md"])
 def test_guides_run(guide):
     """The Python blocks of a guide run one after the other, with what they assert."""
     lines, code, inside = (DOCS / guide).read_text(encoding="utf-8").splitlines(), [], False

@@ -85,6 +85,38 @@ def test_padasip(model, theirs, run, ours):
     agree(mine.weights, filter_.w)
 
 
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize(
+    ("theirs", "settings", "run", "ours"),
+    [
+        ("LMS", {"step_size": 0.02}, adaptive.lms, {"mu": 0.02}),
+        ("NLMS", {"step_size": 0.5, "gamma": 0.1}, adaptive.nlms, {"mu": 0.5, "eps": 0.1}),
+        (
+            "AffineProjection",
+            {"step_size": 0.5, "L": 3, "gamma": 0.01},
+            adaptive.affine_projection,
+            {"mu": 0.5, "order": 4, "eps": 0.01},
+        ),
+        (
+            "RLS",
+            {"delta": 0.01, "forgetting_factor": 0.98},
+            adaptive.rls,
+            {"forgetting": 0.98, "delta": 0.01},
+        ),
+    ],
+)
+def test_pydaptivefiltering(theirs, settings, run, ours, complex_):
+    """Their order is taps - 1, their L is our order - 1."""
+    peer = pytest.importorskip("pydaptivefiltering")
+    u, d = signals()
+    if complex_:
+        v, c = signals(seed=1)
+        u, d = u + 1j * v, d + 1j * c
+    found = getattr(peer, theirs)(filter_order=TAPS - 1, **settings).optimize(u, d)
+    mine = run(u, d, taps=TAPS, **ours)
+    np.testing.assert_allclose(np.squeeze(found.errors), mine.error, rtol=1e-8, atol=1e-8)
+
+
 def test_padasip_input_from_history_is_oldest_first():
     padasip = pytest.importorskip("padasip")
     u, d = signals()
