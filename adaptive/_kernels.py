@@ -487,11 +487,12 @@ def _solve_positive(G: Array, b: Array) -> Array:
 
 @fast
 def recursive_least_squares(
-    x: Array, hop: int, d: Array, forgetting: float, ceiling: float,
+    x: Array, hop: int, d: Array, step: Array, forgetting: float, ceiling: float,
     w: Array, V: Array, D: Array, error: Array, offset: int, every: int, history: Array,
 ) -> int:  # fmt: skip
-    """RLS with the inverse correlation kept as P = V diag(D) V^H, V unit upper triangular.
+    """w <- w + step P u e*, P(n)^-1 = forgetting P(n-1)^-1 + u u^H, which for step 1 is RLS.
 
+    The inverse correlation is kept as P = V diag(D) V^H, V unit upper triangular.
     Bierman's measurement update (Factorization Methods for Discrete Sequential Estimation, 1977):
     P stays Hermitian and positive by construction, so rounding cannot drive it unstable as it does
     the textbook's P <- (P - k u^H P) / lambda. O(L^2) per sample. ``V`` is held transposed, so
@@ -536,7 +537,9 @@ def recursive_least_squares(
                 k[i] += g * old
             k[j] = g
         for m in range(M):
-            scale = np.conj(error[n, m]) / alpha
+            scale = w.dtype.type(
+                (step[n] if step.size > 1 else step[0]) * np.conj(error[n, m]) / alpha
+            )
             for i in range(L):
                 w[m, i] += k[i] * scale
     for m in range(M):

@@ -33,6 +33,7 @@ from adaptive.algorithms.lms import (
     sign_sign_lms,
 )
 from adaptive.algorithms.momentum import MomentumLMS, momentum_lms
+from adaptive.algorithms.newton import LMSNewton, lms_newton
 from adaptive.algorithms.nlms import NLMS, nlms, predict_nlms
 from adaptive.algorithms.power import (
     PowerNormalizedLMS,
@@ -80,6 +81,7 @@ ALGORITHMS: tuple[type[Algorithm], ...] = (
     VariableStepNLMS,
     SetMembershipNLMS,
     GNGD,
+    LMSNewton,
 )
 
 
@@ -151,6 +153,7 @@ __all__ = [
     "Algorithm",
     "BlockLMS",
     "FrequencyDomainLMS",
+    "LMSNewton",
     "LeakyLMS",
     "LeakyNLMS",
     "LeastMeanFourth",
@@ -175,6 +178,7 @@ __all__ = [
     "leaky_nlms",
     "least_mean_fourth",
     "lms",
+    "lms_newton",
     "mixed_norm_lms",
     "momentum_lms",
     "named",

@@ -61,7 +61,7 @@ class RLS(Algorithm):
         assert self.delta is not None
         lines = block.lines
         stop: int = _kernels.recursive_least_squares(
-            lines.buffer, lines.hop, block.d, self.forgetting, 1e12 / self.delta,
+            lines.buffer, lines.hop, block.d, block.mu, self.forgetting, 1e12 / self.delta,
             memory["w"], memory["V"], memory["D"], block.error, *block.record,
         )  # fmt: skip
         return stop

@@ -110,6 +110,12 @@ CASES = {
         naive_filters.affine_projection,
     ),
     "rls": Case(adaptive.rls, adaptive.RLS, {"forgetting": 0.95, "delta": 0.1}, naive_filters.rls),
+    "newton": Case(
+        adaptive.lms_newton,
+        adaptive.LMSNewton,
+        {"mu": 0.03, "forgetting": 0.95, "delta": 0.3},
+        naive_filters.lms_newton,
+    ),
     "frequency-domain": Case(
         adaptive.frequency_domain_lms,
         adaptive.FrequencyDomainLMS,

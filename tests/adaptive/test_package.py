@@ -39,6 +39,8 @@ def test_nothing_compiles_at_import():
 
 
 FIRST_PAGE = [
+    "LMSNewton",
+    "lms_newton",
     "VariableStepNLMS",
     "variable_step_nlms",
     "SetMembershipNLMS",

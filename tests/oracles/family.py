@@ -16,6 +16,7 @@ from tests.oracles.naive_filters import (  # noqa: F401  oracles under their own
     leaky_lms,
     leaky_nlms,
     least_mean_fourth,
+    lms_newton,
     mixed_norm_lms,
     momentum_lms,
     proportionate_affine_projection,

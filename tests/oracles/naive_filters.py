@@ -199,3 +199,13 @@ def gngd(U, d, w, mu, rho, eps):
         return w + mu / power * u * np.conj(e) if power else w
 
     return _run(U, d, w, update)
+
+
+def lms_newton(U, d, w, mu, forgetting, delta):
+    R = [delta * np.eye(len(w))]
+
+    def update(n, w, u, e):
+        R[0] = forgetting * R[0] + (1 - forgetting) * np.outer(u, np.conj(u))
+        return w + mu * np.linalg.solve(R[0], u) * np.conj(e)
+
+    return _run(U, d, w, update)
