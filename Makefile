@@ -1,25 +1,32 @@
 # make demo   a small CNN on real images, its conv layers' learning predicted and observed
 # make test   the tests
 # make lint   ruff, mypy and the contracts between packages
+# make coverage  lines and branches of both packages that the tests reach; under 95 % is an error
 # make bench  speed of both packages on this machine, into results/benchmarks
 # make docs   the site, into build/html; a warning is an error
 # make fuzz   20,000 hostile calls of everything public
+# make torture  50 runs killed, starved or damaged at random moments; nothing may be lost
 # make dist   wheel and sdist, each installed into an empty environment
 # make plotly fetches again the library of the inspection's page (needs npm)
-# Each sets itself up in .venv. Another interpreter: make demo PYTHON=python3.12
+# make constraints  writes constraints.txt from what .venv holds, once the tests pass with it
+# Each sets itself up in .venv with the versions in constraints.txt, or with the newest that
+# pyproject.toml allows: make test CONSTRAINTS= VENV=build/newest
+# Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := results/demo
+CONSTRAINTS ?= constraints.txt
+KERNEL_TESTS := $(addprefix tests/adaptive/test_,filters.py algorithms.py four.py adapt_and_delay.py leaky_nlms.py proportionate.py long_filters.py)
 
-.PHONY: demo test lint bench docs fuzz dist plotly clean
+.PHONY: demo test lint coverage bench docs fuzz torture dist constraints plotly clean
 .DEFAULT_GOAL := demo
 
-# The stamp is as old as the last complete installation; only pyproject.toml makes it stale,
+# The stamp is as old as the last complete installation; only what it asked for makes it stale,
 # since the packages themselves are installed in place.
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo "naturalmodes needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is not:" \
 	       "`$(PYTHON) --version 2>&1`. Name another, as in: make PYTHON=python3.12"; exit 1; }
@@ -30,7 +37,8 @@ $(READY): pyproject.toml
 	@echo "== Set-up, 1 of 2: virtual environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== Set-up, 2 of 2: packages (torch is large; the first time takes minutes)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check \
+	  $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
 	@touch $@
 
 demo: $(READY)
@@ -42,7 +50,7 @@ test: $(READY)
 	@echo "== Tests, 1 of 2: all of them, and the examples in the docstrings"
 	@$(BIN)/python -m pytest -n 2 tests --doctest-modules adaptive cnnbridge studies
 	@echo "== Tests, 2 of 2: the kernels once more as plain Python"
-	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/adaptive/test_filters.py tests/adaptive/test_algorithms.py
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(KERNEL_TESTS)
 
 lint: $(READY)
 	@echo "== ruff"
@@ -52,6 +60,14 @@ lint: $(READY)
 	@$(BIN)/mypy
 	@echo "== contracts between packages"
 	@$(BIN)/lint-imports
+
+coverage: $(READY)
+	@echo "== Coverage, 1 of 2: the tests of both packages"
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report= tests/adaptive tests/cnnbridge tests/fuzz --doctest-modules adaptive cnnbridge
+	@echo "== Coverage, 2 of 2: the kernels as plain Python"
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --cov --cov-append --cov-report= $(KERNEL_TESTS)
+	@$(BIN)/python -m coverage report
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.adaptive_filters
@@ -64,8 +80,14 @@ docs: $(READY)
 fuzz: $(READY)
 	@FUZZ_CASES=20000 $(BIN)/python -m pytest -n 2 tests/fuzz
 
+torture: $(READY)
+	@$(BIN)/python -m tests.torture --rounds 50 --seed 0
+
 dist: $(READY)
 	@.ci/dist $(BIN)/python
+
+constraints: $(READY)
+	@$(BIN)/python .ci/constraints.py
 
 PLOTLY := 4.1.1
 VENDOR := cnnbridge/inspection/vendor
