@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import adaptive
 
@@ -51,6 +52,26 @@ def test_no_hint_needs_the_package_index_to_know_us():
 
 
 def test_no_carriage_returns():
-    text = tracked("*.py", "*.md", "*.toml", "*.cff", "*.yaml", "*.json", "Makefile", ".ci/*")
+    text = tracked(
+        "*.py", "*.md", "*.toml", "*.txt", "*.cff", "*.yaml", "*.json", "Makefile", ".ci/*"
+    )
     assert len(text) > 100
     assert not [path for path in text if b"\r" in path.read_bytes()]
+
+
+def test_the_tested_set_is_within_the_bounds_and_complete():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    asked = [*PYPROJECT["project"]["dependencies"], *(w for e in EXTRAS.values() for w in e)]
+    for wanted in map(Requirement, asked):
+        if wanted.name != "naturalmodes":
+            assert tested[wanted.name] in wanted.specifier, wanted
+
+
+def test_compilers_are_bounded_since_their_internals_are_used():
+    bounded = {
+        wanted.name
+        for wanted in map(Requirement, [*PYPROJECT["project"]["dependencies"], *EXTRAS["cnn"]])
+        if any(part.operator == "<" for part in wanted.specifier)
+    }
+    assert bounded == {"numba", "llvmlite", "torch", "torchvision"}
