@@ -1,4 +1,4 @@
-"""The command line, ``naturalmodes``: list, run, judge, reproduce, sweep, compare, inspect.
+"""The command line, ``naturalmodes``: one function a command.
 
 What a command needs is imported when it runs, so that naming the studies takes no time and no
 package that the user has not installed.
@@ -143,6 +143,37 @@ def judge(
         name = Summary.read(folder / "summary.json").study if study is None else study
         summary = rejudge(registry.find(name), folder)
     _finish(summary)
+
+
+@app.command()
+def figures(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    width: Annotated[str, typer.Option(help="Of a column, as in 3.5in, 88mm or 246pt.")] = "3.5in",
+    formats: Annotated[str, typer.Option(help="pdf, svg, png; commas between.")] = "pdf,svg",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files.", show_default="FOLDER/figures")
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="A study of yours, as my_module:STUDY.", show_default="the run's"),
+    ] = None,
+) -> None:
+    """Draw the figures of a run again for a paper: at a width, with text that can be edited."""
+    with _one_sentence(folder):
+        from studies.engine.redraw import inches, redraw
+        from studies.engine.summary import Summary
+
+        wanted = inches(width)
+        name = Summary.read(folder / "summary.json").study if study is None else study
+        paths = redraw(
+            registry.find(name),
+            folder,
+            folder / "figures" if out is None else out,
+            width=wanted,
+            formats=[part.strip() for part in formats.split(",")],
+        )
+    for path in paths:
+        typer.echo(path)
 
 
 def _assignment(text: str) -> tuple[str, object]:

@@ -25,7 +25,7 @@ from studies.engine.protocol import Figure, Findings, Measured, Study, Table
 from studies.engine.provenance import commit, machine, versions
 from studies.engine.summary import Answer, Summary
 
-__all__ = ["configure", "rejudge", "run"]
+__all__ = ["configure", "read_back", "rejudge", "run"]
 
 
 def run(
@@ -114,23 +114,34 @@ def rejudge(study: Study, out: str | Path) -> Summary:
     UserError : the folder holds no run of this study.
     """
     out = Path(out)
-    summary = Summary.read(out / "summary.json")
-    if summary.study != study.name:
-        raise UserError(f"{out} holds a run of {summary.study}, not of {study.name}.")
-    config = restored(study, summary.config)
+    summary, config, measured = read_back(study, out)
     before = summary.answer
     summary.answer = Answer(experiment=study.experiment, rule=study.rule)
     summary.checks, summary.results, summary.problems = [], {}, []
-    cells = study.cells(config, summary.device.split()[0])
-    found = load_cells(study.measure, cells, out, version=study.version, name=study.name)
     again = _Run(study, out, summary, took=summary.duration)
     with again.recorded():
-        again.conclude(config, _measured(cells, found))
+        again.conclude(config, measured)
         if before is not None and before.rule != study.rule:
             note = f"The rule has changed since the run, before which it read: {before.rule}"
             summary.answer = replace(summary.answer, against=[*summary.answer.against, note])
     again.tell()
     return summary
+
+
+def read_back(study: Study, out: Path) -> tuple[Summary, Any, list[Measured]]:
+    """Summary, settings and measured cells of an old run, from its folder.
+
+    Raises
+    ------
+    UserError : the folder holds no run of this study.
+    """
+    summary = Summary.read(out / "summary.json")
+    if summary.study != study.name:
+        raise UserError(f"{out} holds a run of {summary.study}, not of {study.name}.")
+    config = restored(study, summary.config)
+    cells = study.cells(config, summary.device.split()[0])
+    found = load_cells(study.measure, cells, out, version=study.version, name=study.name)
+    return summary, config, _measured(cells, found)
 
 
 def _cells(study: Study, config: Any, device: str) -> tuple[str, Sequence[Any]]:

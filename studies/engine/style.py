@@ -8,7 +8,7 @@ study's figures can be described without it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "CYCLE", "GREEN", "GREY", "ORANGE", "PURPLE", "draw", "panels", "save", "style"]
+__all__ = [
+    "BLUE",
+    "CYCLE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "draw",
+    "draw_for_print",
+    "panels",
+    "save",
+    "style",
+]
 
 # Okabe and Ito's palette: distinct with every common kind of colour vision, and in print.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -87,12 +99,48 @@ def save(figure: Figure, path: Path) -> tuple[Path, Path]:
 def draw(figure: protocol.Figure, out: Path) -> Path:
     """Draw a figure in the house style into a folder; the path of its PNG."""
     with style():
-        canvas, axes = panels(
-            len(figure.plots), height=figure.height, width=figure.width, columns=figure.columns
-        )
-        for plot, ax in zip(figure.plots, axes, strict=True):
-            plot(ax)
-        if figure.finish is not None:
-            figure.finish(canvas, axes)
-        png, _ = save(canvas, out / figure.name)
+        png, _ = save(_drawn(figure, figure.width, figure.columns), out / figure.name)
     return png
+
+
+def draw_for_print(
+    figure: protocol.Figure, out: Path, *, width: float, formats: Sequence[str], size: float = 8.0
+) -> list[Path]:
+    """Draw a figure at a given width, with text that an editor of PDF or SVG can change.
+
+    Parameters
+    ----------
+    figure : to draw.
+    out : folder.
+    width : inches. As many panels go into a row as are at least 2.2 inches wide.
+    formats : suffixes that matplotlib knows, such as "pdf" and "svg".
+    size : of the type, in points.
+    """
+    import matplotlib as mpl
+
+    changes = {
+        "font.size": size,
+        "axes.titlesize": size,
+        "legend.fontsize": size,
+        "lines.linewidth": 1.2,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+    }
+    with style(), mpl.rc_context(changes):  # type: ignore[arg-type]
+        columns = max(1, min(figure.columns, int(width / 2.2)))
+        canvas = _drawn(figure, width, columns)
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")
+        paths = [out / f"{figure.name}.{suffix}" for suffix in formats]
+        for path in paths:
+            write_atomically(path, canvas.savefig)
+    return paths
+
+
+def _drawn(figure: protocol.Figure, width: float, columns: int) -> Figure:
+    canvas, axes = panels(len(figure.plots), height=figure.height, width=width, columns=columns)
+    for plot, ax in zip(figure.plots, axes, strict=True):
+        plot(ax)
+    if figure.finish is not None:
+        figure.finish(canvas, axes)
+    return canvas

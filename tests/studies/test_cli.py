@@ -234,3 +234,21 @@ def test_names_keep_their_case(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mytrain.py").write_text("")
     assert_refused(call("run", "mytrain:nope"), "mytrain has no nope.")
+
+
+@pytest.mark.usefixtures("fakes")
+def test_figures_refuses_in_one_sentence(tmp_path):
+    assert_refused(call("figures", tmp_path), "summary.json")
+    assert call("run", "fake-a", "--out", tmp_path).exit_code == 0
+    assert_refused(call("figures", tmp_path, "--width", "wide"), "--width takes a length")
+    assert_refused(call("figures", tmp_path, "--formats", "gif"), "unknown format 'gif'")
+
+
+def test_figures_names_its_files(tmp_path):
+    options = ("--preset", "smoke", "--workers", "1")
+    assert call("run", "spectra", *options, "--out", tmp_path).exit_code in (0, 1)
+    result = call("figures", tmp_path, "--formats", "svg", "--width", "88mm")
+    assert result.exit_code == 0, result.output
+    named = result.stdout.split()
+    assert named
+    assert all((tmp_path / "figures").joinpath(name).is_file() for name in named)
