@@ -231,6 +231,17 @@ class NlmsBounds(Bounds):
         }
 
 
+@dataclass(frozen=True)
+class MeanBounds(Bounds):
+    """An upper bound on mu where only that of the mean weights is known."""
+
+    mean: float
+
+    def of(self, *, complex_data: bool) -> dict[str, float]:
+        """The one bound, for either kind of data."""
+        return {"mean": self.mean}
+
+
 DIVERGENCE_RULE = (
     "a run diverges when it does not forget its start: the distance between two runs on the same "
     "data from different starting weights is larger after the last sample than at the first, or "

@@ -9,6 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from adaptive.algorithms.base import Algorithm, Regularisation, predict, run, setting
+from adaptive.algorithms.filtered import (
+    FilteredXLMS,
+    FilteredXNLMS,
+    filtered_x_lms,
+    filtered_x_nlms,
+)
 from adaptive.algorithms.fourth import (
     LeastMeanFourth,
     MixedNormLMS,
@@ -82,6 +88,8 @@ ALGORITHMS: tuple[type[Algorithm], ...] = (
     SetMembershipNLMS,
     GNGD,
     LMSNewton,
+    FilteredXLMS,
+    FilteredXNLMS,
 )
 
 
@@ -152,6 +160,8 @@ __all__ = [
     "AffineProjection",
     "Algorithm",
     "BlockLMS",
+    "FilteredXLMS",
+    "FilteredXNLMS",
     "FrequencyDomainLMS",
     "LMSNewton",
     "LeakyLMS",
@@ -171,6 +181,8 @@ __all__ = [
     "VariableStepNLMS",
     "affine_projection",
     "block_lms",
+    "filtered_x_lms",
+    "filtered_x_nlms",
     "frequency_domain_lms",
     "gngd",
     "ipnlms",

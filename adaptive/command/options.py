@@ -107,6 +107,8 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, about: str) -> None:
     kinds = {str(k.settings()[name].type) for k in ALGORITHMS if name in k.settings()}
     if kinds == {"bool"}:
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=about)
+    elif any("ArrayLike" in kind for kind in kinds):
+        group.add_argument(f"--{name}", type=numbers, help=about)
     else:
         whole = all(kind.startswith("int") for kind in kinds)
         group.add_argument(f"--{name}", type=int if whole else float, help=about)

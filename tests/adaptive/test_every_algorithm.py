@@ -19,9 +19,10 @@ TAPS, N = 4, 60
 VALUES = {
     "mu": 0.02, "leakage": 0.5, "momentum": 0.6, "block": 3, "order": 2, "eps": 0.1, "delta": 0.1,
     "forgetting": 0.9, "normalize": True, "alpha": 0.3, "mix": 0.9, "noise_power": 0.4,
-    "bound": 0.5, "rho": 0.2,
+    "bound": 0.5, "rho": 0.2, "secondary": (0.0, 0.8, -0.3), "model": (0.1, 0.7),
 }  # fmt: skip
 OWN = {adaptive.IPNLMS: {"order": 1}, adaptive.LeastMeanFourth: {"mu": 5e-4, "mix": 0.0}}
+CONTROL = (adaptive.FilteredXLMS, adaptive.FilteredXNLMS)
 # the power of the amplitude that a setting is in units of
 UNITS = {"eps": 2, "delta": 2, "rho": 2, "noise_power": 2, "bound": 1}
 kinds = pytest.mark.parametrize("kind", ALGORITHMS, ids=lambda kind: kind.name)
@@ -31,6 +32,11 @@ RUN_MU = 1e-300  # too small a step to move any weight: the filter only hears
 def values(kind):
     own = OWN.get(kind, {})
     return {f.name: {**VALUES, **own}[f.name] for f in dataclasses.fields(kind)}
+
+
+def through_the_path(kind, y):
+    """An output as the error sees it."""
+    return np.convolve(y, VALUES["secondary"])[: len(y)] if kind in CONTROL else y
 
 
 def draw(shape, dtype=np.float64, seed=0):
@@ -232,6 +238,8 @@ def test_an_ensemble_is_the_mean_over_single_runs_on_the_same_draws(kind, name):
 def test_a_run_from_the_wiener_solution_starts_with_the_noise_alone(kind):
     """No false past: at the first sample the error is the noise, and it stays of that order."""
     scenario = SCENARIOS["identification"]
+    if kind in CONTROL:
+        pytest.skip("at the end of a path the Wiener solution of the direct problem is none")
     ensemble = adaptive.simulate(
         scenario, kind(**values(kind)), steps=6, runs=400, seed=5, w0=scenario.w_o, progress=False
     )

@@ -39,6 +39,10 @@ def test_nothing_compiles_at_import():
 
 
 FIRST_PAGE = [
+    "FilteredXLMS",
+    "filtered_x_lms",
+    "FilteredXNLMS",
+    "filtered_x_nlms",
     "LMSNewton",
     "lms_newton",
     "VariableStepNLMS",

@@ -62,7 +62,7 @@ def test_function_stream_and_prediction_take_the_same_part():
         rest = kind.regularisation
         if rest is None or rest.name != "eps":
             continue
-        options = {n: 2 for n in kind.settings() if kind.requires(n)}
+        options = {n: [1.0] if n == "secondary" else 2 for n in kind.settings() if kind.requires(n)}
         step = {"mu": 0.1} if kind.has_step_size() else {}
         value = kind(**step, **options).regularised(3.0, 5).eps
         assert value == rest.part * 3.0 * (5 if rest.whole else 1)

@@ -151,6 +151,8 @@ ADAPTIVE: Good = {
     "rate": lambda: None,
     "Q": lambda: 1e-4 * np.eye(TAPS),
     "alpha": lambda: 0.0,
+    "secondary": lambda: [0.0, 0.8, 0.3],
+    "model": lambda: None,
     "mix": lambda: 0.5,
     "rho": lambda: 0.1,
     "bound": lambda: 0.5,

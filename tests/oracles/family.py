@@ -11,6 +11,8 @@ from tests.oracles import naive, naive_filters
 from tests.oracles.naive_filters import (  # noqa: F401  oracles under their own names
     affine_projection,
     block_lms,
+    filtered_x_lms,
+    filtered_x_nlms,
     gngd,
     ipnlms,
     leaky_lms,

@@ -209,3 +209,21 @@ def lms_newton(U, d, w, mu, forgetting, delta):
         return w + mu * np.linalg.solve(R[0], u) * np.conj(e)
 
     return _run(U, d, w, update)
+
+
+def filtered_x_lms(U, d, w, mu, secondary, model=None, leakage=0.0, eps=None):
+    """Elliott's equations, one loudspeaker and one microphone."""
+    model = secondary if model is None else model
+    outputs, errors, history = [], [], [np.array(w)]
+    for n in range(len(d)):
+        outputs.append(np.vdot(w, U[n]))
+        e = d[n] - sum(s * outputs[n - j] for j, s in enumerate(secondary) if n >= j)
+        x = sum(s * np.array(U[n - j]) for j, s in enumerate(model) if n >= j)
+        power = 1.0 if eps is None else eps + np.vdot(x, x).real
+        w = (1 - mu * leakage) * np.array(w) + (mu / power * x * np.conj(e) if power else 0)
+        errors.append(e)
+        history.append(w)
+    return np.array(errors), np.array(history)
+
+
+filtered_x_nlms = filtered_x_lms
