@@ -1,7 +1,7 @@
-"""``python -m adaptive``: predict, simulate and compare from the shell.
+"""``python -m adaptive``: simulate, filter and design from the shell.
 
-Example: python -m adaptive --algorithm nlms --mu 0.5 --taps 16 --input ar --coefficients 0.9
---noise 0.01 --steps 1000 --runs 500 --seed 0 --out results
+Example: python -m adaptive simulate --algorithm nlms --mu 0.5 --taps 16 --input ar
+--coefficients 0.9 --noise 0.01 --steps 1000 --runs 500 --seed 0 --out results
 """
 
 import sys

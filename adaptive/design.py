@@ -105,7 +105,7 @@ def design_step(
         text = f"mu = {mu:.4g} is the smallest step within {dB:g} dB of its floor after {time}"
         return _answer(chosen, moments, mu, dB, f"{text} samples")
     most = _checks.positive("misadjustment", misadjustment)
-    high = _largest(moments, most)
+    high = largest_step(moments, most)
     if time is None:
         text = f"mu = {high:.4g} is the largest step with a misadjustment of {most:.3g}"
         return _answer(chosen, moments, high, dB, text)
@@ -188,8 +188,13 @@ def _time(there: Recursion, dB: float, block: int) -> int | None:
     return None if updates is None else updates * block
 
 
-def _largest(moments: SecondMoments, most: float) -> float:
-    """The largest step below the bound whose misadjustment is at most ``most``."""
+def largest_step(moments: SecondMoments, most: float) -> float:
+    """The largest step below the bound whose misadjustment is at most ``most``.
+
+    Raises
+    ------
+    ValueError : a leakage's bias alone costs more.
+    """
 
     def excess(log_mu: float) -> float:
         ratio = _ratio(moments.at(float(np.exp(log_mu)))) / most

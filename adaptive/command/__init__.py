@@ -1,83 +1,44 @@
-"""``python -m adaptive``: predict, simulate and compare from the shell."""
+"""``python -m adaptive simulate``, ``filter`` and ``design``, which ``naturalmodes`` names, too.
+
+Each command is a module with ``parser``, its options, and ``run``, which returns an exit status.
+"""
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import adaptive
-from adaptive.algorithms import Algorithm
-from adaptive.command.figure import draw
-from adaptive.command.options import Refused, build_algorithm, build_scenario, parser
-from adaptive.command.progress import Watched
-from adaptive.command.report import Report, write_csv
-from adaptive.files import json_text
-from adaptive.results import Ensemble, LearningCurve
-from adaptive.wiener import WienerProblem
+from adaptive.command import exits
 
-__all__ = ["Watched", "main"]
+COMMANDS = {
+    "simulate": "adaptive.command.simulating",
+    "filter": "adaptive.command.filtering",
+    "design": "adaptive.command.designing",
+}
+
+__all__ = ["COMMANDS", "main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when it did what was asked, 2 when it could not."""
-    command = parser()
-    given = vars(command.parse_args(arguments))
-    for name in ("system", "path", "coefficients", "ma", "frequencies", "amplitudes"):
-        if name in given:
-            given[name] = [x for part in given[name] for x in part]
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m adaptive") -> int:
+    """Run a command, ``simulate`` where none is named; the exit status, one of ``exits``."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words.pop(0) if words and not words[0].startswith("-") else ""
+    if name and name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        print(f"{prog}: there is no command {name!r}{hint}; there is: {', '.join(COMMANDS)}; "
+              f"see {prog} --help", file=sys.stderr)  # fmt: skip
+        return exits.USAGE
+    command = importlib.import_module(COMMANDS[name or "simulate"])
+    options = command.parser(f"{prog} {name}".strip())
+    given = vars(options.parse_args(words))
     try:
-        run(given)
-    except (ValueError, OSError) as error:
-        command.error(str(error))
+        status: int = command.run(given)
+        return status
+    except (ValueError, TypeError, NotImplementedError, OSError) as error:
+        return options.error(str(error))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
-        return 130
-    return 0
-
-
-def run(given: dict[str, Any]) -> None:
-    """Check, simulate, predict, report."""
-    given = dict(given)
-    out: Path | None = given.pop("out", None)
-    if out is not None and out.exists() and not out.is_dir():
-        raise Refused(f"--out must be a folder; {out} is a file")
-    given["algorithm"] = given["algorithm"].replace("-", "_")
-    algorithm = build_algorithm(given)
-    scenario = build_scenario(given)
-    began = time.perf_counter()
-    ensemble = adaptive.simulate(
-        Watched(scenario, given["runs"], sys.stderr),
-        algorithm,
-        steps=given["steps"],
-        runs=given["runs"],
-        seed=given["seed"],
-        threads=given.get("threads"),
-        quantiles=(0.5,) if given.get("median") else (),
-        progress=False,
-    )
-    seconds = time.perf_counter() - began
-    prediction, missing = predict(algorithm, scenario.problem, ensemble)
-    verdict = None if prediction is None else adaptive.verdict(prediction, ensemble, given["k"])
-    report = Report(given, scenario.problem, ensemble, prediction, verdict, missing, seconds)
-    print(report.table())
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "summary.json").write_text(json_text(report.summary()), encoding="utf-8")
-        write_csv(out / "curves.csv", report)
-        print(f"Written to {out}: summary.json, curves.csv{draw(out / 'curves.png', report)}.")
-
-
-def predict(
-    algorithm: Algorithm, problem: WienerProblem, ensemble: Ensemble
-) -> tuple[LearningCurve | None, str]:
-    """The prediction for what was simulated, or why there is none."""
-    if not algorithm.has_theory:
-        return None, f"No theory is at hand for {algorithm.name}: it was simulated only."
-    steps = -(-ensemble.steps // algorithm.samples_per_update)
-    try:
-        return adaptive.predict(algorithm, problem, steps=steps), ""
-    except ValueError as error:
-        return None, f"There is no prediction: {error}."
+        return exits.INTERRUPTED

@@ -1,8 +1,9 @@
-"""Options of ``python -m adaptive``, and the objects that they describe."""
+"""Options of the commands, and the objects that they describe."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ import numpy as np
 import adaptive
 from adaptive.algorithms import ALGORITHMS, Algorithm, named, names
 from adaptive.checks import Array
+from adaptive.command import exits
 from adaptive.signals import DISTRIBUTIONS, Process, Scenario
 
 # which options mean something to which choice; any other is refused rather than ignored
@@ -43,16 +45,23 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def parser() -> Parser:
-    """The command line."""
+def blank(prog: str, about: str) -> Parser:
+    """A command line without options of its own yet."""
     p = Parser(
-        prog="python -m adaptive",
-        description="Predict and simulate an adaptive filter, and compare the two.",
+        prog=prog,
+        description=about,
+        epilog=exits.TABLE,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     p.add_argument("--version", action="version", version=f"naturalmodes {adaptive.__version__}")
+    return p
+
+
+def parser(prog: str = "python -m adaptive") -> Parser:
+    """The command line of ``simulate``."""
+    p = blank(prog, "Predict and simulate an adaptive filter, and compare the two.")
     run = p.add_argument_group("the filter and the runs")
     run.add_argument("--algorithm", default="lms", help="; ".join(names()))
     run.add_argument("--mu", type=float, help="step size; rls has none")
@@ -65,10 +74,20 @@ def parser() -> Parser:
     run.add_argument("--median", action="store_true", help="show the median of the runs as well")
     run.add_argument("--out", type=Path, help="folder for summary.json, curves.csv and curves.png")
 
+    add_settings(p)
+    add_scenario(p)
+    return p
+
+
+def add_settings(p: Parser) -> None:
+    """Options for the settings of all algorithms."""
     own = p.add_argument_group("settings of one algorithm or another")
     for name, about in algorithm_settings().items():
         _add_setting(own, name, "; ".join(f"{kind}: {text}" for kind, text in about.items()))
 
+
+def add_scenario(p: Parser) -> None:
+    """Options for a scenario and its input."""
     case = p.add_argument_group("what it is used for")
     case.add_argument("--scenario", choices=SCENARIO_OPTIONS, default="identification")
     case.add_argument("--noise", type=float, help="power of the noise (0.01 when left out)")
@@ -99,7 +118,15 @@ def parser() -> Parser:
     source.add_argument("--tone-noise", type=float, help="tones: power of added white noise (0.01)")
     source.add_argument("--wav", type=Path, help="wav: the file")
     source.add_argument("--channel", type=int, help="wav: which channel, from 0")
-    return p
+
+
+def flattened(given: dict[str, Any]) -> dict[str, Any]:
+    """The options, with numbers that came in several words as one list."""
+    lists = ("system", "path", "coefficients", "ma", "frequencies", "amplitudes")
+    return {
+        name: [x for part in value for x in part] if name in lists else value
+        for name, value in given.items()
+    }
 
 
 def _add_setting(group: argparse._ArgumentGroup, name: str, about: str) -> None:
@@ -122,12 +149,17 @@ def numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-def build_algorithm(given: dict[str, Any]) -> Algorithm:
-    """The algorithm asked for; refuses settings that are another's."""
-    name = given["algorithm"]
+def build_algorithm(given: dict[str, Any], *, any_step: bool = False) -> Algorithm:
+    """The algorithm asked for; refuses settings that are another's.
+
+    With ``any_step``, mu is still to be found, and 1 for now.
+    """
+    name = given["algorithm"].replace("-", "_")
     kinds = {kind.name: kind for kind in ALGORITHMS}
     if name not in kinds:
-        raise Refused(f"--algorithm must be one of {', '.join(kinds)}; got {name}")
+        close = difflib.get_close_matches(name, kinds, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise Refused(f"--algorithm must be one of {', '.join(kinds)}; got {name}{hint}")
     kind = kinds[name]
     known = kind.settings()
     wanted = [setting for setting in algorithm_settings() if setting in given]
@@ -137,11 +169,12 @@ def build_algorithm(given: dict[str, Any]) -> Algorithm:
     for setting in known:
         if kind.requires(setting) and setting not in given:
             raise Refused(f"{name} needs --{setting}")
-    if kind.has_step_size() and "mu" not in given:
+    mu = given.get("mu", 1.0 if any_step and kind.has_step_size() else None)
+    if kind.has_step_size() and mu is None:
         raise Refused(f"{name} needs --mu")
     if not kind.has_step_size() and "mu" in given:
         raise Refused(f"--mu means nothing to {name}, which has no step size")
-    return named(name, mu=given.get("mu"), **{setting: given[setting] for setting in wanted})
+    return named(name, mu=mu, **{setting: given[setting] for setting in wanted})
 
 
 def algorithm_settings() -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""How far a simulation has come, told while it runs."""
+"""How far a command has come, told while it runs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,45 @@ from adaptive.signals import Scenario
 from adaptive.wiener import WienerProblem
 
 PATIENCE = 2.0  # seconds before progress is shown
+WIDTH = 50
 
 
 @dataclass
-class Watched:
-    """A scenario that tells how many of its runs were drawn, once that takes over two seconds."""
+class Progress:
+    """Tells how much of a whole is done and how long the rest takes, after two seconds.
 
-    scenario: Scenario
-    runs: int
+    A terminal shows one line that changes; a file gets a line of its own every ten seconds.
+    """
+
+    total: int
+    unit: str
     stream: TextIO
-    drawn: int = 0
+    done: int = 0
     began: float = field(default_factory=time.perf_counter)
     told: float = 0.0
     lock: Any = field(default_factory=threading.Lock)
+
+    def add(self, more: int = 1) -> None:
+        """Count what was done."""
+        with self.lock:
+            self.done += more
+            now = time.perf_counter() - self.began
+            terminal = self.stream.isatty()
+            if now > PATIENCE and (self.told == 0 or now - self.told > (0.2 if terminal else 10)):
+                self.told = now
+                left = now * (self.total - self.done) / self.done
+                line = f"{self.done} of {self.total} {self.unit}, about {max(left, 0):.0f} s left"
+                self.stream.write(f"\r{line:<{WIDTH}}" if terminal else f"{line}\n")
+                self.stream.flush()
+            if terminal and self.told and self.done >= self.total:
+                self.stream.write(f"\r{'':<{WIDTH}}\r")
+
+
+class Watched:
+    """A scenario that tells how many of its runs were drawn."""
+
+    def __init__(self, scenario: Scenario, runs: int, stream: TextIO) -> None:
+        self.scenario, self.progress = scenario, Progress(runs, "runs", stream)
 
     @property
     def problem(self) -> WienerProblem:
@@ -37,16 +63,5 @@ class Watched:
     def draw(self, rng: np.random.Generator, samples: int) -> tuple[Regressors, Array]:
         """One run of the scenario, counted."""
         result = self.scenario.draw(rng, samples)
-        with self.lock:
-            self.drawn += 1
-            now = time.perf_counter() - self.began
-            terminal = self.stream.isatty()
-            if now > PATIENCE and (self.told == 0 or now - self.told > (0.2 if terminal else 10)):
-                self.told = now
-                left = now * (self.runs - self.drawn) / self.drawn
-                line = f"{self.drawn} of {self.runs} runs, about {max(left, 0):.0f} s left"
-                self.stream.write(f"\r{line:<50}" if terminal else f"{line}\n")
-                self.stream.flush()
-            if terminal and self.told and self.drawn == self.runs:
-                self.stream.write(f"\r{'':<50}\r")
+        self.progress.add()
         return result

@@ -15,6 +15,8 @@ import scipy.io.wavfile
 
 import adaptive
 from adaptive import command
+from adaptive.command import exits
+from adaptive.command.progress import Watched
 from adaptive.files import commit
 
 SHORT = ["--steps", "60", "--runs", "40", "--threads", "1"]
@@ -25,7 +27,8 @@ def run(capsys, *arguments):
     captured = capsys.readouterr()
     # a busy machine may take long enough to be told of progress
     assert re.fullmatch(r"(\d+ of 40 runs, about \d+ s left\n)*", captured.err)
-    assert code == 0
+    lost, failed = re.search(r"\d+ of 40 runs diverged", captured.out), "The prediction fails"
+    assert code == (exits.DIVERGED if lost else 4 * (failed in captured.out))
     return captured.out
 
 
@@ -200,21 +203,21 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_progress_is_shown_once_it_takes_long_and_not_before(stream):
     scenario = adaptive.SystemIdentification(adaptive.white(1), w_o=[1.0], noise_power=0.1)
-    watched = command.Watched(scenario, 3, stream())
+    watched = Watched(scenario, 3, stream())
     rng = np.random.default_rng(0)
     _, d = watched.draw(rng, 4)
-    assert watched.stream.getvalue() == ""
+    assert watched.progress.stream.getvalue() == ""
     _, same = scenario.draw(np.random.default_rng(0), 4)
     np.testing.assert_array_equal(d, same)
     assert watched.problem is scenario.problem
-    watched.began -= 4.0
+    watched.progress.began -= 4.0
     watched.draw(rng, 4)
-    assert "2 of 3 runs, about 2 s left" in watched.stream.getvalue()
+    assert "2 of 3 runs, about 2 s left" in watched.progress.stream.getvalue()
     watched.draw(rng, 4)
     if stream is Terminal:
-        assert watched.stream.getvalue().endswith("\r")  # cleared again
+        assert watched.progress.stream.getvalue().endswith("\r")  # cleared again
     else:
-        assert watched.stream.getvalue().count("\n") == 1
+        assert watched.progress.stream.getvalue().count("\n") == 1
 
 
 def test_the_commit_is_this_repositorys_or_none(tmp_path):
