@@ -85,7 +85,7 @@ class Facts:
 
     @property
     def unit(self) -> str:
-        """Of the time axis."""
+        """Unit of the time axis."""
         return "seconds" if self.rate else "samples"
 
     def time(self, samples: Array) -> Array:

@@ -37,6 +37,8 @@ def curves(lines: list[Line], *, x_name: str, y_name: str) -> str:
         dash = ' stroke-dasharray="6 4"' if line.dashed else ""
         points = _path(_across(line.x, x_low, x_high), _up(line.y, y_low, y_high))
         parts.append(f'<path class="{line.css}" fill="none" stroke-width="2"{dash} d="{points}"/>')
+        if len(lines) == 1:
+            break  # the axis names it
         at = LEFT + 12, HEIGHT - BOTTOM - 12 - 18 * (len(lines) - 1 - k)
         parts.append(
             f'<line class="{line.css}" stroke-width="2"{dash} x1="{at[0]}" x2="{at[0] + 26}" '
