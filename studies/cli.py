@@ -273,11 +273,14 @@ def compare(
         "results", "compare.html"
     ),
 ) -> None:
-    """Compare two runs: settings, checks and numbers that differ."""
+    """Compare two runs, or two inspections: what was set, and the numbers that differ."""
     with _one_sentence(out.parent):
-        from studies.engine import comparison
+        from studies.engine import comparison as of_runs
         from studies.engine.files import output_folder
 
+        comparison: Any = of_runs
+        if (run_a / "inspection.json").exists() or (run_b / "inspection.json").exists():
+            from studies.inspecting import comparison
         found = comparison.compare(run_a, run_b)
         typer.echo(comparison.text(found))
         output_folder(out.parent)

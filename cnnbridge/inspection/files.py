@@ -67,7 +67,7 @@ def read(folder: Path) -> Inspection:
         raise ValueError(
             f"folder must hold an inspection; {folder} has no {Path(error.filename).name}"
         ) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as e:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as e:
         raise ValueError(
             f"folder must hold an inspection of this version; that in {folder} cannot be read: {e}"
         ) from e

@@ -62,6 +62,16 @@ def register(
         ] = False,
         device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
         seed: Annotated[int, typer.Option(min=0, help="Of weights, images and samples.")] = 0,
+        checkpoints: Annotated[
+            str | None, typer.Option(help="Pattern such as 'run/*.pt': inspect each of the files.")
+        ] = None,
+        workers: Annotated[
+            int | None,
+            typer.Option(help="Processes, for checkpoints.", show_default="one per core"),
+        ] = None,
+        cluster: Annotated[
+            str | None, typer.Option(help="A Dask scheduler, for checkpoints.")
+        ] = None,
         out: Annotated[
             Path | None, typer.Option(help="Folder.", show_default="results/TARGET")
         ] = None,
@@ -102,6 +112,9 @@ def register(
                 **given,
             )
             output_folder(folder)
+            if checkpoints is not None:
+                _checkpoints(request, checkpoints, folder, workers, cluster)
+                return
             try:
                 found = looking.look(request, folder, looking.progress_line(budget))
             finally:
@@ -109,3 +122,38 @@ def register(
                     typer.echo(err=True)
         typer.echo(looking.summary_text(found))
         typer.echo(f"Report: {folder / 'report.html'}; table: {folder / 'layers.csv'}")
+
+    @app.command()
+    def watch(
+        log: Annotated[Path, typer.Argument(help="A Monitor's csv_path, or a folder with some.")],
+        every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
+        once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+    ) -> None:
+        """Follow a training run that a Monitor logs: each layer's spectrum and margin."""
+        with one_sentence(log):
+            from studies.inspecting import watching
+
+            clear = not once and sys.stdout.isatty()
+            watching.watch(log, every, typer.echo, clear=clear, rounds=1 if once else None)
+
+
+def _checkpoints(
+    request: Any, pattern: str, folder: Path, workers: int | None, cluster: str | None
+) -> None:
+    from studies.engine.errors import UserError
+    from studies.inspecting import checkpoints
+
+    if request.weights is not None:
+        raise UserError("--checkpoints are weights: leave out --weights.")
+    if cluster is not None and workers is not None:
+        raise UserError("a cluster has its own workers: leave out --workers.")
+    files = checkpoints.found_files(pattern)
+    cells = checkpoints.inspect_checkpoints(
+        request, files, folder, workers=workers, cluster=cluster
+    )
+    typer.echo(f"Report: {folder / 'report.html'}; table: {folder / 'checkpoints.csv'}")
+    failed = [(f, c.error) for f, c in zip(files, cells, strict=True) if c.error is not None]
+    if failed:
+        path, error = failed[0]
+        typer.echo(f"{len(failed)} of {len(files)} checkpoints failed; {path}: {error}", err=True)
+        raise typer.Exit(1)
