@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 import studies
-from studies import registry
-from studies.engine.errors import UserError, missing
+from studies import filters, registry
+from studies.engine.device import known_device
+from studies.engine.errors import UserError, missing, near
 from studies.engine.interrupts import interruptible
 from studies.inspecting import command as inspecting
 
@@ -26,7 +28,26 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+
+class Commands(typer.core.TyperGroup):
+    """Answers a command that does not exist with the one that was meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command of the first word."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            fail(
+                f"naturalmodes: there is no command {args[0]!r}{near(args[0], known)}; "
+                f"there is: {', '.join(known)}.",
+                2,
+            )
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
+    epilog="Exit status: 0 done; 1 failed or incomplete; 2 wrong request; 3 a filter diverged; "
+    "4 a filter's prediction fails; 5 no step grants all wishes; 130 interrupted.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -110,6 +131,7 @@ def run(
     with _one_sentence(folder):
         from studies.engine.configuring import configure
 
+        known_device(device)
         found = registry.find(study)
         chosen: dict[str, Any] = {"data": data, "data_root": data_root, "seed": seed}
         chosen |= dict(_assignment(text) for text in set_ or [])
@@ -206,6 +228,7 @@ def reproduce(
     folder = Path("results", paper) if out is None else out
     words = ["reproduce", paper, *_choices(preset, data, data_root, device, seed, folder)]
     with _one_sentence(folder):
+        known_device(device)
         found = registry.find_paper(paper)
         from studies.engine.provenance import command_line
         from studies.engine.reproduce import reproduce as reproduce_paper
@@ -325,3 +348,4 @@ def _sentence(text: str) -> str:
 
 
 inspecting.register(app, _one_sentence)
+filters.register(app)

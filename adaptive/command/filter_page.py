@@ -264,7 +264,7 @@ PAGE = f"""<!doctype html>
 @media (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e6e6; --paper: #16181c; --line: #555;
   --a: #7fb2ea; --b: #f0a070; }} }}
 body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 54rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }}
+  max-width: 54rem; margin: 2rem auto; padding: 0 1rem; }} h1 {{ overflow-wrap: anywhere; }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
 table {{ border-collapse: collapse; }} th, td {{ text-align: left; padding: .2rem 1rem .2rem 0;
   border-bottom: 1px solid var(--line); font-weight: normal; vertical-align: top; }}

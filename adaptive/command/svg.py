@@ -39,7 +39,7 @@ def curves(lines: list[Line], *, x_name: str, y_name: str) -> str:
         parts.append(f'<path class="{line.css}" fill="none" stroke-width="2"{dash} d="{points}"/>')
         if len(lines) == 1:
             break  # the axis names it
-        at = LEFT + 12, HEIGHT - BOTTOM - 12 - 18 * (len(lines) - 1 - k)
+        at = LEFT + 12, HEIGHT - BOTTOM - 12 - 22 * (len(lines) - 1 - k)
         parts.append(
             f'<line class="{line.css}" stroke-width="2"{dash} x1="{at[0]}" x2="{at[0] + 26}" '
             f'y1="{at[1] - 4}" y2="{at[1] - 4}"/><text x="{at[0] + 32}" y="{at[1]}">'

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from studies.engine.errors import UserError
 
-__all__ = ["choose_device", "device_name"]
+__all__ = ["choose_device", "device_name", "known_device"]
+
+
+def known_device(device: str) -> None:
+    """Check the name of a device, without torch.
+
+    Raises
+    ------
+    UserError : neither ``auto``, ``cpu`` nor ``cuda``.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown device {device!r}: choose auto, cpu or cuda.")
 
 
 def choose_device(device: str) -> str:
@@ -14,8 +25,7 @@ def choose_device(device: str) -> str:
     ------
     UserError : there is no such device here.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {device!r}: choose auto, cpu or cuda.")
+    known_device(device)
     import torch
 
     if device == "auto":

@@ -16,7 +16,6 @@ import dataclasses
 import itertools
 import math
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from tqdm import tqdm
 from studies.engine._cells import Config, Outcome, Record, Task, canonical, tasks_of
 from studies.engine._store import Store
 from studies.engine._workers import on_cluster, on_processes, one_thread, run_cell, worker_count
+from studies.engine.bars import bar as progress_bar
 from studies.engine.errors import UserError
 from studies.engine.files import output_folder
 from studies.engine.interrupts import interruptible
@@ -279,13 +279,12 @@ def _closable(iterator: Iterator[Any]) -> Any:
 
 
 def _bar(total: int, initial: int, progress: bool) -> tqdm:
-    """A bar whose estimate is the mean over the whole run; in a log, a line now and then."""
-    return tqdm(
+    """A bar whose estimate is the mean over the whole run."""
+    return progress_bar(
         total=total,
         initial=initial,
         desc="cells",
         unit="cell",
         smoothing=0,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
         disable=not progress,
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
+from studies.engine.bars import bar as progress_bar
 from studies.engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _folder(
         )
     keep = _draw(len(samples), rng, limit)
     pixels = np.empty((len(keep), size, size, 3), dtype=np.uint8)
-    for row, index in enumerate(tqdm(keep, desc="reading images", unit="image", delay=2)):
+    for row, index in enumerate(progress_bar(keep, desc="reading images", unit="image", delay=2)):
         pixels[row] = _read(samples[index][0], size)
     labels = np.asarray([samples[index][1] for index in keep])
     return pixels, labels, tuple(classes)
@@ -295,7 +295,8 @@ def _resized(pixels: np.ndarray, size: int | None) -> np.ndarray:
     to_image: Callable[[np.ndarray], Any] = Image.fromarray
     grey = pixels.shape[3] == 1
     out = np.empty((len(pixels), size, size, pixels.shape[3]), dtype=np.uint8)
-    for row, picture in enumerate(tqdm(pixels, desc="resizing images", unit="image", delay=2)):
+    told = progress_bar(pixels, desc="resizing images", unit="image", delay=2)
+    for row, picture in enumerate(told):
         small = np.asarray(_squared(to_image(picture[:, :, 0] if grey else picture), size))
         out[row] = small[:, :, None] if grey else small
     return out

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from studies.engine.bars import bar as progress_bar
 from studies.engine.errors import UserError
 from studies.engine.smoothing import SMOOTHING, running_mean
 
@@ -138,7 +138,7 @@ def train_classifier(
     ]
     losses: list[float] = []
     model.train()
-    with tqdm(total=len(batches), desc="training the network", unit="step", delay=1) as bar:
+    with progress_bar(total=len(batches), desc="training the network", unit="step", delay=1) as bar:
         for value, _ in updates(model, images, labels, batches, lr=lr, momentum=momentum):
             losses.append(value)
             if not np.isfinite(value):

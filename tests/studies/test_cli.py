@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from studies import registry
 from studies.cli import app
+from studies.engine.bars import bar
 from studies.engine.summary import Summary
 from tests.studies import fake_study
 
@@ -43,6 +44,59 @@ def test_list():
     result = call("list")
     assert result.exit_code == 0
     assert result.stdout.startswith("conv-modes  ")
+
+
+def test_unknown_command():
+    assert_refused(call("filtr"), "there is no command 'filtr' (did you mean filter?)")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("design --misadjustment 0.1 --taps 2", 0, "mu = 0.0833"),
+        ("design --misadjustment 0.05 --samples 9", 5, "No step grants"),
+        ("simulate --mu 0.1 --taps 2 --runs 20 --steps 50 --independent", 0, "prediction holds"),
+        ("filter --help", 0, "--reference"),
+    ],
+)
+def test_commands_for_filters_are_passed_on(words, status, said):
+    result = call(*words.split())
+    assert result.exit_code == status, result.output
+    assert said in result.stdout
+
+
+def test_mistakes_in_commands_for_filters_name_this_program():
+    assert_refused(call("filter", "a.wav", "b.wav", "-o", "c.wav"), "naturalmodes filter: a.wav")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["run conv-modes --preset huge", "run conv-modes --device tpu", "run conv-mods", "filtr",
+     "run conv-modes --set foo=1", "reproduce chai2020 --device tpu"],
+)  # fmt: skip
+def test_options_are_checked_before_torch_and_numba_are_imported(words):
+    code = (
+        "import sys\n"
+        "from studies.__main__ import main\n"
+        f"sys.argv = ['naturalmodes', *{words.split()!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert stop.code == 2, stop.code\n"
+        "print({'torch', 'numba', 'matplotlib', 'scipy'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
+def test_bars_in_a_file_are_lines(capsys):
+    told = bar(total=3, desc="cells", mininterval=0)
+    told.update()
+    told.update(2)
+    told.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("cells:   0%")
+    assert lines[-1].startswith("cells: 100%")
 
 
 def test_unknown_study():
