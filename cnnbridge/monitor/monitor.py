@@ -25,6 +25,7 @@ from cnnbridge import _checks
 from cnnbridge.layers.isolation import check_eager, unchanged
 from cnnbridge.monitor.files import Scalars, Table
 from cnnbridge.monitor.reading import LayerReading, Rates, bias_learns, pooled, reading
+from cnnbridge.monitor.trackers import Tracker
 from cnnbridge.monitor.watched import WatchedLayer, chosen_layers
 from cnnbridge.statistics.reader import ReadSpectrum, gram, spectrum_of
 
@@ -49,6 +50,8 @@ class Monitor:
     overhead : share of the elapsed time that the default cadence may use.
     csv_path : file to append rows to, one line for each layer and logged step.
     tensorboard : a ``SummaryWriter``, or a directory for one (needs ``pip install tensorboard``).
+    to : where else readings go: objects with ``write(readings)`` and ``close()``, as those of
+        ``cnnbridge.monitor.trackers`` for Weights & Biases and MLflow.
     all_reduce : pool the patches of all processes of ``torch.distributed``; needs ``every``, since
         all of them have to log the same steps. Without it each process reads its own batches.
         Files are written by rank 0 only, either way.
@@ -111,6 +114,7 @@ class Monitor:
         overhead: float = 0.05,
         csv_path: str | os.PathLike[str] | None = None,
         tensorboard: Any = None,
+        to: Iterable[Tracker] = (),
         all_reduce: bool = False,
         quiet: bool = False,
     ) -> None:
@@ -141,11 +145,18 @@ class Monitor:
         self._steps = 0
         self._readings = 0
         self._writes = not (dist.is_available() and dist.is_initialized() and dist.get_rank())
-        self._files: dict[str, Table | Scalars] = {}
+        self._files: dict[str, Tracker] = {}
         if csv_path is not None and self._writes:
             self._files["csv_path"] = Table(csv_path)
         if tensorboard is not None and self._writes:
             self._files["tensorboard"] = Scalars(tensorboard)
+        for index, tracker in enumerate(to):
+            if not isinstance(tracker, Tracker):
+                raise TypeError(
+                    f"to must hold objects with write and close; got {type(tracker).__name__}"
+                )
+            if self._writes:
+                self._files[f"to[{index}]"] = tracker
         self._warned: set[str] = set()
         self._started = time.perf_counter()
         self._own_time = 0.0
