@@ -28,6 +28,7 @@ STUDIES = {
     "horizons": "studies.related.horizons",
     "degree": "studies.related.degree",
     "decay": "studies.related.decay",
+    "noise-floor": "studies.related.noise_floor",
 }
 PAPERS = {"chai2020": "studies.chai2020"}
 
