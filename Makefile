@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 DEMO := results/demo
 CONSTRAINTS ?= constraints.txt
-KERNEL_TESTS := $(addprefix tests/adaptive/test_,filters.py algorithms.py four.py adapt_and_delay.py leaky_nlms.py proportionate.py long_filters.py)
+KERNEL_TESTS := $(addprefix tests/adaptive/test_,filters.py algorithms.py four.py adapt_and_delay.py leaky_nlms.py proportionate.py)
 
 .PHONY: demo test lint coverage bench docs fuzz torture dist constraints plotly clean
 .DEFAULT_GOAL := demo
@@ -64,9 +64,10 @@ lint: $(READY)
 coverage: $(READY)
 	@echo "== Coverage, 1 of 2: the tests of both packages"
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report= tests/adaptive tests/cnnbridge tests/fuzz --doctest-modules adaptive cnnbridge
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report= --cov-fail-under=0 tests/adaptive tests/cnnbridge tests/fuzz --doctest-modules adaptive cnnbridge
 	@echo "== Coverage, 2 of 2: the kernels as plain Python"
-	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --cov --cov-append --cov-report= $(KERNEL_TESTS)
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --cov --cov-append --cov-report= --cov-fail-under=0 \
+	  $(KERNEL_TESTS) tests/adaptive/test_long_filters.py::test_equals_the_direct_kernel
 	@$(BIN)/python -m coverage report
 
 bench: $(READY)

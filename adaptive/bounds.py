@@ -108,9 +108,15 @@ def linear_edge(modes: NaturalModes, load: Callable[[Array], Array], pole: float
 
 
 def load_root(terms: Callable[[float], Array], pole: float) -> float:
-    """The mu in (0, pole) at which the increasing sum of terms reaches 1."""
+    """The mu in (0, pole) at which the increasing sum of terms reaches 1.
+
+    Terms so small that they reach it within rounding of their pole only put it there.
+    """
+    last = pole * (1 - 1e-14)
 
     def gap(mu: float) -> float:
         return float(np.sum(terms(mu))) - 1.0
 
-    return float(scipy.optimize.brentq(gap, 0.0, pole * (1 - 1e-14), xtol=1e-300, rtol=1e-14))
+    if gap(last) <= 0:
+        return last
+    return float(scipy.optimize.brentq(gap, 0.0, last, xtol=1e-300, rtol=1e-14))

@@ -271,4 +271,4 @@ def autocorrelation(name: str, value: ArrayLike) -> Array:
             f"{name} must be symmetric (Hermitian if complex); got entries that differ from "
             f"their mirror image by up to {asymmetry:.3g}"
         )
-    return np.ascontiguousarray((R + R.conj().T) / 2)
+    return np.ascontiguousarray(R / 2 + R.conj().T / 2)

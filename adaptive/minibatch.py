@@ -316,7 +316,7 @@ def minibatch_edges(
 
 # --- the data set as an operator on second moments ------------------------------------------------
 
-LARGEST_POWER = 1e100  # of a mode of u
+LARGEST_POWER, LEAST_POWER = 1e100, 1e-150  # of a mode of u
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,10 +361,11 @@ class _DataSet:
             )
         live = ~modes.stationary
         lam = modes.eigenvalues[live].astype(np.float64)
-        if not lam[-1] <= LARGEST_POWER:
+        _check_power(float(lam[-1]))
+        if lam[0] < LEAST_POWER:
             raise ValueError(
-                f"u must have a power of at most {LARGEST_POWER:.0e}, whose square enters; got "
-                f"{lam[-1]:.3g} in one mode"
+                f"u must have a power of at least {LEAST_POWER:.0e} in each mode, whose square "
+                f"enters; got {lam[0]:.3g}"
             )
         rho = 1 / B if replace else (N - B) / (B * max(N - 1, 1))
         if N == 1:
@@ -565,8 +566,18 @@ def _of_regressors(
     U = _checks.array("u", u, ndim=(2, 3))
     U = U.astype(np.result_type(U, np.float64)).reshape(U.shape[0], -1, U.shape[-1])
     flat = U.reshape(-1, U.shape[2])
+    largest = float(np.abs(flat).max())
+    _check_power(largest * (largest / flat.shape[0]))  # before R overflows
     modes = natural_modes(flat.T @ flat.conj() / flat.shape[0])
     return _DataSet.of(U, modes, batch, replace, beta=beta, gamma=gamma)
+
+
+def _check_power(power: float) -> None:
+    if not power <= LARGEST_POWER:
+        raise ValueError(
+            f"u must have a power of at most {LARGEST_POWER:.0e}, whose square enters; got "
+            f"{power:.3g} in one mode"
+        )
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -176,9 +176,9 @@ class WienerProblem:
     def w_o(self) -> Array:
         """Wiener solution of least norm, shape of P."""
         modes = self.modes
-        with np.errstate(divide="ignore"):
-            inverse = np.where(modes.stationary, 0.0, 1 / modes.eigenvalues)
-        return modes.to_weights(modes.to_modes(self.P) * inverse)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(modes.stationary, 0.0, modes.to_modes(self.P) / modes.eigenvalues)
+        return modes.to_weights(found)
 
     @property
     def _excess(self) -> float:

@@ -20,6 +20,22 @@ from adaptive.results import FilterRun, LearningCurve, StabilityBounds
 from adaptive.streaming import Record, StepSize
 from adaptive.wiener import WienerProblem
 
+LARGEST_PULL = 1e100  # mu leakage, of which squares enter and which more than 2 lets diverge
+
+
+def check_pull(mu: float, leakage: float) -> None:
+    """Refuse mu leakage whose powers overflow.
+
+    Raises
+    ------
+    ValueError : it is above 1e100.
+    """
+    if mu * leakage > LARGEST_PULL:
+        raise ValueError(
+            f"leakage must be such that mu leakage is at most {LARGEST_PULL:g}, since its powers "
+            f"overflow; got leakage={leakage:.3g} with mu={mu:.3g}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeakyLMS(StochasticGradient):
@@ -77,12 +93,15 @@ class LeakyLMS(StochasticGradient):
     def bounds(self, R: ArrayLike) -> StabilityBounds:
         """Bounds on mu, in units of mu."""
         modes = excited(R)
-        g = self.leakage / float(modes.eigenvalues[-1])
+        top, trace = float(modes.eigenvalues[-1]), float(modes.eigenvalues.sum())
+        scale = top + self.leakage  # of which no square may overflow
+        g = self.leakage / scale
 
         def edge(kappa: int) -> float:
-            lam = modes.eigenvalues / modes.eigenvalues[-1]
+            lam = modes.eigenvalues / scale
             square = g * g + 2 * g * lam + kappa * lam * lam
-            pole = np.min(2 * (g + lam[lam > 0]) / square[lam > 0])
+            live = modes.eigenvalues > 0
+            pole = np.min(2 * (g + lam[live]) / square[live])
 
             def terms(mu: float) -> Array:
                 load: Array = mu * lam**2 / (2 * (g + lam) - mu * square)
@@ -91,13 +110,11 @@ class LeakyLMS(StochasticGradient):
             # with no leakage a mode without power is 0 / 0: it carries no load
             if g == 0:
                 return linear_edge(modes, lambda x: x / (2 - kappa * x), 2 / kappa)
-            return load_root(terms, float(pole)) / float(modes.eigenvalues[-1])
+            return load_root(terms, float(pole)) / scale
 
-        top = float(modes.eigenvalues[-1])
-        trace = float(modes.eigenvalues.sum())
         return StabilityBounds(
-            trace=2 / (trace + g * top),
-            mean=2 / (top + g * top),
+            trace=2 / (trace + self.leakage),
+            mean=2 / scale,
             mean_square_real=edge(2),
             mean_square_complex=edge(1),
         )
@@ -105,16 +122,22 @@ class LeakyLMS(StochasticGradient):
     def predict(
         self, problem: WienerProblem, *, steps: int, w0: ArrayLike | None = None
     ) -> LearningCurve:
-        """Learning curve; exact for independent Gaussian regressors."""
+        """Learning curve; exact for independent Gaussian regressors.
+
+        Raises
+        ------
+        ValueError : mu leakage so large that its powers overflow.
+        """
         start = Start.of(problem, self.constant_mu, steps, w0)
         gamma, lam, mu, kappa = self.leakage, start.lam, start.mu, start.kappa
+        check_pull(mu, gamma)
         keep = 1 - mu * gamma
         w_o = start.modes.to_modes(problem.w_o)
         w_o[..., lam == 0] = 0  # exactly, not up to the rounding of the basis
 
         factor = keep - mu * lam
         with np.errstate(divide="ignore", invalid="ignore"):
-            limit = np.where(lam + gamma > 0, -gamma * w_o / (lam + gamma), 0.0)
+            limit = np.where(lam + gamma > 0, -w_o * (gamma / (lam + gamma)), 0.0)
         away = start.v - limit
         n = np.arange(start.steps + 1, dtype=float).reshape(-1, *(1,) * away.ndim)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adaptive import checks as _checks
-from adaptive._moments import normalized_moments
 from adaptive.algorithms.base import run, setting
-from adaptive.algorithms.leaky import leaky_moments
+from adaptive.algorithms.leaky import check_pull, leaky_moments
 from adaptive.algorithms.nlms import NLMS
 from adaptive.bounds import excited
 from adaptive.checks import Array
@@ -75,13 +74,15 @@ class LeakyNLMS(NLMS):
         modes, g = excited(R), self.leakage
         lam = modes.eigenvalues[~modes.stationary].astype(np.float64)
         circular = np.iscomplexobj(modes.eigenvectors)
-        a, _, B = normalized_moments(lam, self._floor(modes), circular=circular)
-        root = np.sqrt(a + g)
-        square = B + np.diag(2 * g * a + g * g)
+        a, _, B = self._normalized(lam, modes, circular=circular)
+        scale = 1 + g  # of which no square may overflow
+        root = np.sqrt((a + g) / scale)
+        square = B / scale / scale + np.diag(2 * (g / scale) * (a / scale) + (g / scale) ** 2)
+        largest = float(np.linalg.eigvalsh(square / root / root[:, None])[-1])
         return NlmsBounds(
             any_input=2 / (1 + g),
             mean=2 / float(a.max() + g),
-            mean_square=2 / float(np.linalg.eigvalsh(square / root / root[:, None])[-1]),
+            mean_square=2 / scale / largest,
         )
 
     def predict(
@@ -91,10 +92,12 @@ class LeakyNLMS(NLMS):
 
         Raises
         ------
-        ValueError : eps = 0 where E[1/|u|^2] is infinite, as for :class:`NLMS`.
+        ValueError : eps = 0 where E[1/|u|^2] is infinite, as for :class:`NLMS`; mu leakage so
+            large that its powers overflow.
         """
         start = Start.of(problem, self.constant_mu, steps, w0)
         mu, gamma, lam = start.mu, self.leakage, start.lam
+        check_pull(mu, gamma)
         bounds = self.bounds(problem.R).of(complex_data=start.circular)
         a, b, B = self._moments(start)
         keep = 1 - mu * gamma
@@ -102,7 +105,7 @@ class LeakyNLMS(NLMS):
         w_o = start.modes.to_modes(problem.w_o)
         w_o[..., lam == 0] = 0  # exactly, not up to the rounding of the basis
         with np.errstate(divide="ignore", invalid="ignore"):
-            limit = np.where(a + gamma > 0, -gamma * w_o / (a + gamma), 0.0)
+            limit = np.where(a + gamma > 0, -w_o * (gamma / (a + gamma)), 0.0)
         away = start.v - limit
         n = np.arange(start.steps + 1, dtype=float).reshape(-1, *(1,) * away.ndim)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -110,22 +113,23 @@ class LeakyNLMS(NLMS):
         noise = mu**2 * start.J_min * b
 
         def bias(m: Array) -> Array:
-            """Part of the recursion that the pull towards zero forces, (L,)."""
-            cross = -2 * mu * gamma * factor * np.real(w_o.conj() * m)
-            return sum_outputs(cross + (mu * gamma * np.abs(w_o)) ** 2, lam.size)
+            """Part of the recursion that the pull towards zero forces, over mu, (L,)."""
+            cross = -2 * gamma * factor * np.real(w_o.conj() * m)
+            return sum_outputs(cross + mu * (gamma * np.abs(w_o)) ** 2, lam.size)
 
         diagonal = keep**2 - 2 * keep * mu * a
 
         def advance(n: int, k: Array, excess: float) -> Array:
-            following: Array = diagonal * k + mu**2 * (B @ k) + noise + bias(mean[n])
+            following: Array = diagonal * k + mu**2 * (B @ k) + noise + mu * bias(mean[n])
             return following
 
         excess, msd = iterate(start, advance)
         final = np.where(lam + gamma > 0, 0.0, start.k)
         live = np.flatnonzero(lam > 0)
         if mu < bounds["mean_square"]:
-            loss = np.diag(1 - diagonal) - mu**2 * B
-            force = noise + bias(limit)
+            # both over mu, of which a small one would round 1 - diagonal to 0
+            loss = np.diag(gamma * (1 + keep) + 2 * keep * a) - mu * B
+            force = mu * start.J_min * b + bias(limit)
             final[live] = np.linalg.solve(loss[np.ix_(live, live)], force[live])
         expected = Expected(mean, excess, msd, final)
         return curve(problem, start, self.name, expected, bounds, assumption=start.independence)

@@ -22,6 +22,8 @@ from adaptive.results import FilterRun, LearningCurve, NlmsBounds
 from adaptive.streaming import Record, StepSize
 from adaptive.wiener import WienerProblem
 
+LARGEST_FLOOR = 1e140  # eps over the power of the input; squares of their ratio enter
+
 
 @dataclass(frozen=True, kw_only=True)
 class NLMS(StochasticGradient):
@@ -89,14 +91,32 @@ class NLMS(StochasticGradient):
         assert eps is not None
         return eps
 
+    def _normalized(
+        self, lam: Array, modes: NaturalModes, *, circular: bool
+    ) -> tuple[Array, Array, Array]:
+        """The moments of an input with these modes, of which ``lam`` are looked at.
+
+        Raises
+        ------
+        ValueError : eps so far above the powers that squares of a step underflow.
+        """
+        floor = self._floor(modes)
+        if floor > LARGEST_FLOOR * float(lam.sum()):
+            raise ValueError(
+                "eps must not exceed the powers of the input so far that a step vanishes; "
+                f"got {_checks.shown(self.eps)}"
+            )
+        a, b, B = normalized_moments(lam, floor, circular=circular)
+        return a, b, B
+
     def _moments(self, start: Start) -> tuple[Array, Array, Array]:
         """a, b and B of the learning curve.
 
         Raises
         ------
-        ValueError : eps = 0 where b is infinite.
+        ValueError : eps = 0 where b is infinite; eps as in ``_normalized``.
         """
-        a, b, B = normalized_moments(start.lam, self._floor(start.modes), circular=start.circular)
+        a, b, B = self._normalized(start.lam, start.modes, circular=start.circular)
         if np.isinf(b).any():
             least, kind = (2, "complex") if start.circular else (3, "real")
             raise ValueError(
@@ -110,13 +130,8 @@ class NLMS(StochasticGradient):
         modes = excited(R)
         lam = modes.eigenvalues[~modes.stationary].astype(np.float64)
         circular = np.iscomplexobj(modes.eigenvectors)
-        a, _, B = normalized_moments(lam, self._floor(modes), circular=circular)
+        a, _, B = self._normalized(lam, modes, circular=circular)
         root = np.sqrt(a)
-        if not (a > 0).all():
-            raise ValueError(
-                f"eps must not exceed the powers of the input so far that a step vanishes; "
-                f"got {_checks.shown(self.eps)}"
-            )
         return NlmsBounds(
             any_input=2.0,
             mean=2 / float(a.max()),
