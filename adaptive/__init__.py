@@ -88,6 +88,7 @@ from adaptive.modes import natural_modes
 from adaptive.scenarios import SystemIdentification
 from adaptive.signals import AutoRegressive, GaussianRegressors, white
 from adaptive.verdict import verdict
+from adaptive.walkers import delay_line_edge
 from adaptive.wiener import WienerProblem, autocorrelation
 
 __all__ = [
@@ -122,6 +123,7 @@ __all__ = [
     "affine_projection",
     "autocorrelation",
     "block_lms",
+    "delay_line_edge",
     "design_step",
     "double_talk",
     "estimate_delay",

@@ -283,6 +283,37 @@ class ObservedEdge:
         )
 
 
+@dataclass(frozen=True)
+class DelayLineEdge:
+    """Where the mean square begins to grow on a true delay line.
+
+    Attributes
+    ----------
+    algorithm : which update.
+    mu : the edge, the lower of ``starts``.
+    se : its standard error, from the spread of independent populations.
+    starts : the edge by start: "stationary", and "high" where the update is not normalised.
+    decisive : which of them is the lower. "high" means that rare paths decide the mean.
+    independence : the mean-square bound that supposes independent regressors.
+    fewer : the edge with a quarter of the walkers.
+    converged : whether ``fewer`` agrees with ``mu`` within three standard errors or 2 %. If not,
+        the population is too small to be relied on.
+    walkers, steps, seed : what was run.
+    """
+
+    algorithm: str
+    mu: float
+    se: float
+    starts: Mapping[str, float]
+    decisive: str
+    independence: float
+    fewer: float
+    converged: bool
+    walkers: int
+    steps: int
+    seed: int
+
+
 @dataclass(frozen=True, eq=False)
 class StabilityMap:
     """Misadjustment over step size and eigenvalue spread.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy
@@ -188,6 +188,18 @@ def delay_line(x: Array, taps: int) -> Regressors:
     return regressors(x[taps - 1 :], taps, past=x[: taps - 1, None])
 
 
+class Recursion(NamedTuple):
+    """x(n) / gain = g(n) + z_1(n), z_i(n+1) = z_(i+1)(n) + b_i g(n) - a_i x(n) / gain, i = 1..m.
+
+    g is white, of unit power; root is that of the covariance (m, m) of z.
+    """
+
+    b: Array  # (m + 1,), b_0 = 1
+    a: Array  # (m + 1,), a_0 = 1
+    root: Array
+    gain: float
+
+
 @dataclass(frozen=True, init=False, eq=False)
 class ARMA(Process):
     """Delay line over x(n) = sum_j ar_j x(n-j) + g(n) + sum_j ma_j g(n-j), g white noise.
@@ -273,6 +285,13 @@ class ARMA(Process):
             return G, np.zeros((0, 0)), float(np.sqrt(self.power))
         S = scipy.linalg.solve_discrete_lyapunov(F, np.outer(G, G))
         return F @ S[:, 0] + G, _root((S + S.T) / 2), float(np.sqrt(self.power / (S[0, 0] + 1)))
+
+    @property
+    def recursion(self) -> Recursion:
+        """The process sample by sample."""
+        b, a = self._filter
+        _, root, gain = self._state
+        return Recursion(b, a, root, gain)
 
     def autocovariance(self, lags: int) -> Array:
         """(lags,) E[x(n) x(n-k)] for k = 0..lags-1."""

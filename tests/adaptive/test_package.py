@@ -39,6 +39,7 @@ def test_nothing_compiles_at_import():
 
 
 FIRST_PAGE = [
+    "delay_line_edge",
     "FilteredXLMS",
     "filtered_x_lms",
     "FilteredXNLMS",

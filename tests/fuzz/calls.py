@@ -236,6 +236,7 @@ SPECIAL: dict[str, Good] = {
     "adaptive.IPNLMS": {"order": lambda: 1},
     "adaptive.LeastMeanFourth": {"mix": lambda: 0.0},
     "adaptive.measures.erle": {"d_power": lambda: None},
+    "adaptive.delay_line_edge": {"walkers": lambda: 40, "steps": lambda: 30},
     "adaptive.observed_edge": {"taps": lambda: None},
     "adaptive.design_step": {"samples": lambda: 200, "taps": lambda: None},
     "adaptive.simulate": {"record": lambda: 1, "mu": lambda: None},
