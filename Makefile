@@ -8,7 +8,7 @@
 # make torture  50 runs killed, starved or damaged at random moments; nothing may be lost
 # make dist   wheel and sdist, each installed into an empty environment
 # make plotly fetches again the library of the inspection's page (needs npm)
-# make constraints  writes constraints.txt from what .venv holds, once the tests pass with it
+# make constraints  writes constraints.txt from what .venv holds (every extra), once the tests pass
 # Each sets itself up in .venv with the versions in constraints.txt, or with the newest that
 # pyproject.toml allows: make test CONSTRAINTS= VENV=build/newest
 # Another interpreter: make demo PYTHON=python3.12

@@ -1,4 +1,4 @@
-"""Write constraints.txt: what is installed here of everything that the extra dev needs."""
+"""Write constraints.txt: what is installed here of everything that any extra needs."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ def plain(name: str) -> str:
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 found: dict[str, str] = {}
-todo = [("naturalmodes", "dev")]
+todo = [("naturalmodes", extra) for extra in project["optional-dependencies"]]
 seen = set(todo)
 while todo:
     name, extra = todo.pop()
@@ -31,7 +31,7 @@ while todo:
         try:
             installed = distribution(name)
         except PackageNotFoundError:
-            sys.exit(f"{name} is not installed, though something needs it: run make lint first")
+            sys.exit(f"{name} is not installed, though an extra needs it: install every extra")
         found[name] = installed.version.partition("+")[0]
         lines = installed.requires or []
     for wanted in map(Requirement, lines):
