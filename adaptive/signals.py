@@ -189,7 +189,7 @@ def delay_line(x: Array, taps: int) -> Regressors:
 
 
 class Recursion(NamedTuple):
-    """x(n) / gain = g(n) + z_1(n), z_i(n+1) = z_(i+1)(n) + b_i g(n) - a_i x(n) / gain, i = 1..m.
+    """x(n) / gain = g(n) + z_1(n), z_i(n+1) = z_j(n) + b_i g(n) - a_i x(n) / gain, j = i + 1.
 
     g is white, of unit power; root is that of the covariance (m, m) of z.
     """
