@@ -28,7 +28,10 @@ NOT_CALLED = {"capture", "Monitor", "replay", "Geometry"}
 # not spoilt: files would be written to wherever a text points
 WRITTEN_TO = {"keep"}
 # between modules of adaptive; their users check what they hand on
-INSIDE = {"distribution", "Recursion", "unit_noise", "delay_line", "deviations", "band"}
+INSIDE = {
+    "distribution", "Recursion", "unit_noise", "delay_line", "deviations", "band",
+    "step_covariance",
+}  # fmt: skip
 
 
 def signal(seed: int) -> np.ndarray:
