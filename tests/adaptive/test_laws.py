@@ -23,6 +23,7 @@ STEP_PER_INPUT = {
     "sign-data": 1,
     "sign-error": 2,
     "sign-sign": 1,
+    "filtered-x": 2,
 }
 ROTATES = [
     "lms", "nlms", "leaky", "leaky, normalised", "sign-error", "momentum", "block",

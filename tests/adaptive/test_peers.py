@@ -277,6 +277,8 @@ def test_output_and_error_are_a_priori(name):
     u, d = signals(np.complex128)
     run = case.run(u, d, taps=TAPS, record="all", **case.options)
     before = np.einsum("nl,nl->n", run.history[:-1].conj(), rows(u))
+    if "secondary" in case.options:  # the error hears the output behind that path
+        before = np.convolve(before, case.options["secondary"])[: len(before)]
     np.testing.assert_allclose(run.output, before, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(run.error, d - before, rtol=1e-9, atol=1e-9)
 
