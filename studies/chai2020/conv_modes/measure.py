@@ -13,7 +13,7 @@ from torch import nn
 
 import cnnbridge
 from cnnbridge.results import LayerPrediction, Observation
-from studies.chai2020.conv_modes import Cell
+from studies.chai2020.conv_modes import EDGE_TOLERANCE, Cell
 from studies.chai2020.conv_modes.records import Edge, Layer
 from studies.training.images import tensors
 from studies.training.networks import SmallCNN, conv_layers
@@ -139,10 +139,10 @@ def _mode_error(prediction: LayerPrediction, observation: Observation) -> Array:
 def _edge(task: cnnbridge.LayerTask, momentum: float, cell: Cell) -> Edge:
     """The learning rate at which training starts to diverge, and the growth around it."""
     sgd = cnnbridge.SGD(0.01, momentum)
-    found = task.edge(sgd, steps=cell.edge_steps)
+    found = task.edge(sgd, steps=cell.edge_steps, tolerance=EDGE_TOLERANCE / 2)
     bound = task.bounds(sgd).mean
     # denser near the edge, where the growth with momentum changes abruptly
-    offsets = np.array([0.001, 0.0025, 0.005, 0.01, 0.02, 0.03])
+    offsets = np.array([0.0025, 0.005, 0.01, 0.03])
     rates = bound * np.concatenate([1 - offsets[::-1], [1.0], 1 + offsets])
     predicted, observed = [], []
     for lr in rates:
