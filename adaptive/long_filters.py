@@ -24,13 +24,13 @@ from adaptive import _kernels
 from adaptive.checks import Array
 from adaptive.regressors import Regressors
 
-SHORTEST = 2048  # taps from which this is faster than the direct kernel
+SHORTEST = 8192  # taps from which this is no slower than the direct kernel
 LEVELS = 16.0  # times as much energy as its quietest regressor that a block may have
 
 
 def block_size(taps: int) -> int:
     """Samples per block: near the minimum of the FFTs' share and the triangular sum's."""
-    return 1024 if taps < 8192 else 2048
+    return 1024 if taps < 16384 else 2048
 
 
 def wins(lines: Regressors, dtype: np.dtype) -> bool:

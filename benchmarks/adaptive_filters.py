@@ -33,7 +33,7 @@ import adaptive
 from adaptive import long_filters
 from benchmarks.common import from_command_line, processor
 
-TAPS = (8, 16, 32, 128, 512, 1024, 4096, 16384)
+TAPS = (8, 16, 32, 64, 128, 512, 1024, 2048, 4096, 8192, 16384)
 ROUNDS = 7
 
 C_LOOP = r"""
@@ -302,7 +302,7 @@ def measure(taps: tuple[int, ...] = TAPS, rounds: int = ROUNDS) -> dict[str, Any
             ensembles[f"ensemble of 16 taps, {name}, million samples/s"] = speed
 
     long = {}
-    for L in (4096, 16384):
+    for L in (8192, 16384):
         times = _rounds({"direct": _direct(L, 3 * L), "blocks": _ours(L, 3 * L)}, rounds)
         long[f"exact block form against the direct kernel, {L:,} taps"] = _ratio(
             times, "direct", "blocks"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import adaptive
 from adaptive import long_filters
+from adaptive.long_filters import SHORTEST
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def signals(N, seed=0):
     return u, rng.standard_normal(N)
 
 
-@pytest.mark.parametrize("taps", [2048, 2500, 4096])
+@pytest.mark.parametrize("taps", [SHORTEST, 8500, 16384])
 @pytest.mark.parametrize("algorithm", ["lms", "nlms", "varying"])
 def test_equals_the_direct_kernel(direct, taps, algorithm):
     N = 2 * 4096 + 777  # whole blocks and a rest
@@ -46,21 +47,21 @@ def test_it_is_chosen_for_long_real_double_lines_only(monkeypatch):
     real = long_filters.run
     monkeypatch.setattr(long_filters, "run", lambda *a: calls.append(1) or real(*a))
     u, d = signals(3000)
-    adaptive.lms(u, d, mu=1e-4, taps=2048)
+    adaptive.lms(u, d, mu=1e-4, taps=SHORTEST)
     assert calls
     calls.clear()
-    adaptive.lms(u, d, mu=1e-4, taps=2047)
-    adaptive.lms(u.astype(np.float32), d.astype(np.float32), mu=1e-4, taps=2048)
-    adaptive.lms(u + 0j, d, mu=1e-4, taps=2048)
-    adaptive.lms(u[:500], d[:500], mu=1e-4, taps=2048)
-    adaptive.lms(u, d, mu=1e-4, taps=2048, record=1000)
+    adaptive.lms(u, d, mu=1e-4, taps=SHORTEST - 1)
+    adaptive.lms(u.astype(np.float32), d.astype(np.float32), mu=1e-4, taps=SHORTEST)
+    adaptive.lms(u + 0j, d, mu=1e-4, taps=SHORTEST)
+    adaptive.lms(u[:500], d[:500], mu=1e-4, taps=SHORTEST)
+    adaptive.lms(u, d, mu=1e-4, taps=SHORTEST, record=1000)
     assert not calls
 
 
 def test_divergence_is_found_at_the_same_sample(direct):
     u, d = signals(6000)
-    fast = adaptive.lms(u, d, mu=1.0, taps=2048)
-    slow = direct(adaptive.lms, u, d, mu=1.0, taps=2048)
+    fast = adaptive.lms(u, d, mu=1.0, taps=SHORTEST)
+    slow = direct(adaptive.lms, u, d, mu=1.0, taps=SHORTEST)
     assert fast.diverged_at is not None
     assert abs(fast.diverged_at - slow.diverged_at) <= 1
     assert np.isfinite(fast.error[: fast.diverged_at]).all()
@@ -115,7 +116,7 @@ LEVELS = {f.__name__: f for f in (fade_out, decay, bursts, digital_silence)}
 @pytest.mark.parametrize("level", LEVELS)
 def test_equals_the_recursion_whatever_the_level_does(level, kind, seed, dither):
     rng = np.random.default_rng(seed)
-    N, taps = 6000, 2048
+    N, taps = 6000, SHORTEST
     u = rng.standard_normal(N) * LEVELS[level](rng, N)
     d = np.convolve(u, rng.standard_normal(200))[:N]
     if dither:  # a 24-bit recording
@@ -133,7 +134,8 @@ def test_equals_the_recursion_whatever_the_level_does(level, kind, seed, dither)
     assert np.abs(run.weights - weights).max() <= 1e-11 * np.linalg.norm(weights)
 
 
-def test_a_fade_out_keeps_the_error_of_the_recursion():
+def test_a_fade_out_keeps_the_error_of_the_recursion(monkeypatch):
+    monkeypatch.setattr(long_filters, "SHORTEST", 2048)
     rng = np.random.default_rng(0)
     N = 9000
     level = np.ones(N)
