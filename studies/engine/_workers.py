@@ -27,7 +27,7 @@ import threadpoolctl
 
 from studies.engine._cells import Arrays, Outcome, Task, encode
 from studies.engine.errors import UserError
-from studies.engine.interrupts import Interrupted
+from studies.engine.interrupts import Interrupted, deferred
 from studies.engine.provenance import commit, machine, versions
 
 __all__ = ["on_cluster", "on_processes", "one_thread", "run_cell", "worker_count"]
@@ -202,15 +202,18 @@ def on_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Ou
     try:
         while queue or running:
             while queue and len(running) < workers:
-                if not idle:
-                    pool = loky.ProcessPoolExecutor(
-                        1, env=environment, initializer=_live_with, initargs=(os.getpid(),)
-                    )
-                    idle.append(pool)
-                    pools.add(pool)
-                pool, task = idle.pop(), queue.popleft()
-                running[pool.submit(run_cell, task)] = task, pool
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                with deferred():  # a pool takes locks
+                    if not idle:
+                        pool = loky.ProcessPoolExecutor(
+                            1, env=environment, initializer=_live_with, initargs=(os.getpid(),)
+                        )
+                        idle.append(pool)
+                        pools.add(pool)
+                    pool, task = idle.pop(), queue.popleft()
+                    running[pool.submit(run_cell, task)] = task, pool
+            with deferred():
+                done = wait(running, timeout=0.1, return_when=FIRST_COMPLETED).done
+            for future in done:
                 task, pool = running.pop(future)
                 try:
                     outcome = future.result()

@@ -7,9 +7,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
 
-__all__ = ["Interrupted", "interruptible"]
+__all__ = ["Interrupted", "deferred", "interruptible"]
+
+_held = 0  # depth of ``deferred``
+_late: list[int] = []  # signals that came meanwhile
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,7 +26,10 @@ def interruptible(*signals: signal.Signals) -> Iterator[None]:
     program handles itself. Outside the main thread, which alone may set handlers, nothing changes.
     """
 
-    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if _held:
+            _late.append(signum)
+            return
         raise Interrupted(signal.Signals(signum).name)
 
     main = threading.current_thread() is threading.main_thread()
@@ -38,3 +43,22 @@ def interruptible(*signals: signal.Signals) -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Put off ``Interrupted`` to the end of the context.
+
+    For calls that take locks: an exception between taking one and entering the block that gives it
+    back would leave it taken for ever. Use it in the main thread, for moments.
+    """
+    global _held
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+    if _late and not _held:
+        signum = _late[0]
+        _late.clear()
+        raise Interrupted(signal.Signals(signum).name)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studies.engine import _workers
+from studies.engine import _workers, interrupts
 from studies.engine import grid as sweep
 from studies.engine.errors import UserError
 from studies.engine.grid import load_grid, outlook, product, run_grid
@@ -718,3 +718,18 @@ def test_keys_do_not_change_between_releases(tmp_path):
         '{"config":{"a":1.5,"b":2},"function":"tests.studies.engine.test_sweep:add","version":""}'
     )
     assert cell.key == hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def test_an_interrupt_waits_for_calls_that_take_locks():
+    done = []
+
+    def interrupted():
+        with interrupts.interruptible(signal.SIGINT):
+            with interrupts.deferred():
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append("the call ends")
+            done.append("never")
+
+    with pytest.raises(interrupts.Interrupted, match="SIGINT"):
+        interrupted()
+    assert done == ["the call ends"]
