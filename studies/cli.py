@@ -24,6 +24,7 @@ from studies.engine.interrupts import interruptible
 from studies.inspecting import command as inspecting
 
 if TYPE_CHECKING:
+    from studies.engine.protocol import Study
     from studies.engine.summary import Summary
 
 __all__ = ["app"]
@@ -149,21 +150,28 @@ def run(
     _finish(summary)
 
 
+StudyOfRun = Annotated[
+    str | None, typer.Option(help="A study of yours, as my_module:STUDY.", show_default="the run's")
+]
+
+
+def _study_of(folder: Path, name: str | None) -> Study:
+    """The study that was asked for, or the one that the folder's run was of."""
+    from studies.engine.summary import Summary
+
+    return registry.find(Summary.read(folder / "summary.json").study if name is None else name)
+
+
 @app.command()
 def judge(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    study: Annotated[
-        str | None,
-        typer.Option(help="A study of yours, as my_module:STUDY.", show_default="the run's"),
-    ] = None,
+    study: StudyOfRun = None,
 ) -> None:
     """Judge the results of an old run again, by the code of today; nothing is measured."""
     with _one_sentence(folder):
         from studies.engine.runner import rejudge
-        from studies.engine.summary import Summary
 
-        name = Summary.read(folder / "summary.json").study if study is None else study
-        summary = rejudge(registry.find(name), folder)
+        summary = rejudge(_study_of(folder, study), folder)
     _finish(summary)
 
 
@@ -175,20 +183,15 @@ def figures(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files.", show_default="FOLDER/figures")
     ] = None,
-    study: Annotated[
-        str | None,
-        typer.Option(help="A study of yours, as my_module:STUDY.", show_default="the run's"),
-    ] = None,
+    study: StudyOfRun = None,
 ) -> None:
     """Draw the figures of a run again for a paper: at a width, with text that can be edited."""
     with _one_sentence(folder):
         from studies.engine.redraw import inches, redraw
-        from studies.engine.summary import Summary
 
         wanted = inches(width)
-        name = Summary.read(folder / "summary.json").study if study is None else study
         paths = redraw(
-            registry.find(name),
+            _study_of(folder, study),
             folder,
             folder / "figures" if out is None else out,
             width=wanted,

@@ -152,6 +152,16 @@ class Findings:
     arrays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     numbers: Sequence[tuple[str, str]] = ()
 
+    @property
+    def figures(self) -> list[Figure]:
+        """All of them, the answer's first; one for each name."""
+        answer = [] if self.answer is None else [self.answer]
+        found = [*answer, *(figure for table in self.tables for figure in table.figures)]
+        first: dict[str, Figure] = {}
+        for figure in found:
+            first.setdefault(figure.name, figure)
+        return list(first.values())
+
 
 @dataclass(frozen=True)
 class Study:

@@ -69,14 +69,12 @@ def redraw(
         if name not in FORMATS:
             raise UserError(f"unknown format {name!r}: choose from {', '.join(FORMATS)}.")
     _, config, measured = read_back(study, folder)
-    findings = study.judge(config, measured)
-    answer = [] if findings.answer is None else [findings.answer]
-    figures = {f.name: f for f in [*answer, *(f for t in findings.tables for f in t.figures)]}
+    figures = study.judge(config, measured).figures
     if not figures:
         raise UserError(f"the run in {folder} has no figures.")
     output_folder(out)
     return [
         path
-        for figure in figures.values()
+        for figure in figures
         for path in style.draw_for_print(figure, out, width=width, formats=formats)
     ]

@@ -246,13 +246,8 @@ class _Run:
 
     def draw(self, findings: Findings) -> None:
         """Draw every figure; one that cannot be drawn is a problem of the run, no more."""
-        figures = [figure for table in findings.tables for figure in table.figures]
-        if findings.answer is not None:
-            figures.insert(0, findings.answer)
-            self.answer = findings.answer
-        for figure in figures:
-            if figure.name in self.pictures:
-                continue
+        self.answer = findings.answer
+        for figure in findings.figures:
             try:
                 png = style.draw(figure, self.out)
             except Exception as error:

@@ -88,9 +88,7 @@ def panels(
 def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     """Write ``path`` with the suffixes .png and .svg, atomically; returns both."""
     png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
-    # lay it out once; every format would do so twice, which takes longer than drawing
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    _lay_out(figure)
     write_atomically(png, lambda temporary: figure.savefig(temporary, metadata={"Software": None}))
     write_atomically(svg, lambda temporary: figure.savefig(temporary, metadata={"Date": None}))
     return png, svg
@@ -129,12 +127,17 @@ def draw_for_print(
     with style(), mpl.rc_context(changes):  # type: ignore[arg-type]
         columns = max(1, min(figure.columns, int(width / 2.2)))
         canvas = _drawn(figure, width, columns)
-        canvas.draw_without_rendering()
-        canvas.set_layout_engine("none")
+        _lay_out(canvas)
         paths = [out / f"{figure.name}.{suffix}" for suffix in formats]
         for path in paths:
             write_atomically(path, canvas.savefig)
     return paths
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lay it out once; every format would do so twice, which takes longer than drawing."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def _drawn(figure: protocol.Figure, width: float, columns: int) -> Figure:

@@ -87,11 +87,6 @@ def register(
             from studies.inspecting import looking
             from studies.inspecting.targets import Request
 
-            given: dict[str, Any] = {
-                "layers": looking.names(layers),
-                "parts": looking.names(parts) or ("curvature",),
-                "closely": looking.names(closely) or (),
-            }
             request = Request(
                 target=target,
                 weights=weights,
@@ -109,7 +104,9 @@ def register(
                 seed=seed,
                 eval=eval_,
                 device=choose_device(device),
-                **given,
+                layers=looking.names(layers),
+                parts=looking.names(parts) or ("curvature",),
+                closely=looking.names(closely) or (),
             )
             output_folder(folder)
             if checkpoints is not None:
